@@ -1,0 +1,235 @@
+# Library of the stage kinds; sourced before run.sh, in the builder image.
+#
+# Given: ROOTFS (the mounted tree), OPTIONS (JSON file), INPUTS (folder with what path options name),
+# ARTIFACTS (folder for files that leave the build), CACHE (kept between builds), SOURCE_DATE_EPOCH,
+# PIPELINE, STAGE, DISTRIBUTION, SUITE, ARCHITECTURE, SOURCES_LIST.
+
+# --- talking to isokiln -------------------------------------------------------------------------
+# Messages are lines that begin with a byte and a word that no other program prints.
+
+# Kept apart from standard output, so that a message from within a pipe still arrives.
+exec {_isokiln_out}>&1
+
+_message() { printf '\036%s %s\n' "$ISOKILN_TOKEN" "$1" >&"$_isokiln_out"; }
+
+# note TEXT: something worth a person's attention.
+note() { _message "$(jq -cn --arg text "$1" '{note: $text}')"; }
+
+# warn TEXT: something that went wrong and was got over.
+warn() { _message "$(jq -cn --arg text "$1" '{warning: $text}')"; }
+
+# progress TEXT: what the stage is doing now.
+progress() { _message "$(jq -cn --arg text "$1" '{progress: $text}')"; }
+
+# fail CAUSE NEXT-STEP: ends the stage with a cause in one line and what to do about it.
+fail() {
+    _message "$(jq -cn --arg cause "$1" --arg hint "${2:-}" '{failed: {cause: $cause, hint: $hint}}')"
+    exit 1
+}
+
+# Tells how full the disk is, which explains many a failure.
+report_space() {
+    local bytes inodes
+    read -r bytes inodes < <(stat --file-system --format '%a %d' "$1")
+    bytes=$((bytes * $(stat --file-system --format %S "$1")))
+    _message "{\"free_bytes\":$bytes,\"free_inodes\":$inodes}"
+}
+
+# --- options ------------------------------------------------------------------------------------
+
+# option NAME: the value of an option.
+option() { jq -r --arg name "$1" '.[$name] // ""' "$OPTIONS"; }
+
+# enabled NAME: whether a boolean option is true.
+enabled() { [[ $(jq -r --arg name "$1" '.[$name]' "$OPTIONS") = true ]]; }
+
+# option_list NAME VARIABLE: a list option's items, into an array.
+option_list() { mapfile -t "$2" < <(jq -r --arg name "$1" '.[$name][]?' "$OPTIONS"); }
+
+# --- programs of the root file system -----------------------------------------------------------
+
+_isokiln_mounts=(proc sys dev run tmp)
+
+# Mounts what programs expect; entered before run.sh where the kind may chroot.
+enter_rootfs() {
+    mkdir -p "${_isokiln_mounts[@]/#/$ROOTFS/}"
+    mount -t proc proc "$ROOTFS/proc"
+    mount --rbind /sys "$ROOTFS/sys" && mount --make-rslave "$ROOTFS/sys"
+    mount --rbind /dev "$ROOTFS/dev" && mount --make-rslave "$ROOTFS/dev"
+    mount -t tmpfs -o mode=755 tmpfs "$ROOTFS/run"
+    mount -t tmpfs -o mode=1777 tmpfs "$ROOTFS/tmp"
+    _lend_resolver
+    [[ $ISOKILN_ARCHIVE = yes ]] && _lend_packages
+    # Maintainer scripts must not start services.
+    if [[ -d $ROOTFS/usr/sbin && ! -e $ROOTFS/usr/sbin/policy-rc.d ]]; then
+        printf '#!/bin/sh\nexit 101\n' >"$ROOTFS/usr/sbin/policy-rc.d"
+        chmod 755 "$ROOTFS/usr/sbin/policy-rc.d"
+    fi
+}
+
+# Lets the root file system use the container's name resolution, without a trace in it.
+_lend_resolver() {
+    local file=$ROOTFS/etc/resolv.conf target
+    [[ -d $ROOTFS/etc ]] || return 0
+    if [[ -L $file ]]; then
+        target=$(readlink "$file")
+        case $target in
+            /run/* | ../run/*)
+                target=$ROOTFS/run/${target#*run/}
+                mkdir -p "$(dirname "$target")"
+                cp /etc/resolv.conf "$target"
+                ;;
+        esac
+    elif [[ -e $file ]]; then
+        mount --bind /etc/resolv.conf "$file"
+    else
+        touch "$file"
+        mount --bind /etc/resolv.conf "$file"
+        : >/isokiln/lent-resolver
+    fi
+}
+
+leave_rootfs() {
+    local mount process
+    # A service that was started after all would keep the tree busy.
+    for process in /proc/[0-9]*; do
+        [[ $(readlink "$process/root") = "$ROOTFS" ]] && kill -KILL "${process#/proc/}"
+    done
+    for mount in etc/resolv.conf var/cache/apt/archives var/lib/apt/lists "${_isokiln_mounts[@]}"; do
+        mountpoint --quiet "$ROOTFS/$mount" && umount --recursive --lazy "$ROOTFS/$mount"
+    done
+    [[ ! -e /isokiln/lent-resolver ]] || rm -f "$ROOTFS/etc/resolv.conf"
+    [[ ! -d $ISOKILN_DEBS ]] || return_debs "$ISOKILN_DEBS"
+}
+
+# Lends the root file system the package lists and packages that earlier stages and builds fetched.
+# Lists are kept by sources, because apt cleans up what its sources do not name.
+_lend_packages() {
+    local sources lists
+    sources=$(cat "$ROOTFS"/etc/apt/sources.list "$ROOTFS"/etc/apt/sources.list.d/* 2>/dev/null | sha256sum)
+    lists=$CACHE/lists/${sources:0:16}
+    mkdir -p "$lists" "$ROOTFS/var/lib/apt/lists" "$ROOTFS/var/cache/apt/archives"
+    borrow_debs "$ISOKILN_DEBS"
+    mount --bind "$lists" "$ROOTFS/var/lib/apt/lists"
+    mount --bind "$ISOKILN_DEBS" "$ROOTFS/var/cache/apt/archives"
+}
+
+# in_rootfs COMMAND…: runs a program of the root file system in it.
+in_rootfs() {
+    chroot "$ROOTFS" /usr/bin/env -i \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb \
+        LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true \
+        SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
+        ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
+        ${no_proxy:+no_proxy="$no_proxy"} "${STAGE_ENVIRONMENT[@]}" "$@"
+}
+
+# Variables that the pipeline passes on, as NAME=VALUE.
+STAGE_ENVIRONMENT=()
+for _name in ${ISOKILN_ENVIRONMENT:-}; do
+    [[ -v $_name ]] && STAGE_ENVIRONMENT+=("$_name=${!_name}")
+done
+unset _name
+
+# --- packages -----------------------------------------------------------------------------------
+
+_apt_options=(
+    -o Acquire::Languages=none
+    -o Acquire::Retries=3
+    -o Acquire::http::Timeout=30
+    -o Acquire::https::Timeout=30
+    -o APT::Install-Recommends=false
+    -o APT::Sandbox::User=root
+    -o APT::Get::Assume-Yes=true
+    -o Dpkg::Use-Pty=false
+    -o Dpkg::Options::=--force-unsafe-io
+    -o Dpkg::Options::=--force-confdef
+    -o Dpkg::Options::=--force-confold
+)
+
+# apt COMMAND…: apt-get of the root file system, never asking anything.
+apt() { in_rootfs apt-get "${_apt_options[@]}" "$@"; }
+
+_isokiln_log=/isokiln/apt.log
+
+# borrow_debs FOLDER: puts the packages downloaded by earlier stages and builds into a folder of this
+# stage's own. They are links, so it costs nothing, and apt may delete them.
+borrow_debs() {
+    mkdir -p "$CACHE/debs" "$1/partial"
+    find "$CACHE/debs" -name '*.deb' -exec ln -t "$1" {} + 2>/dev/null || true
+}
+
+# return_debs FOLDER: keeps what was downloaded for later stages and builds.
+return_debs() {
+    find "$1" -maxdepth 1 -name '*.deb' -exec ln -t "$CACHE/debs" {} + 2>/dev/null || true
+}
+
+# apt_update: fetches the package lists.
+apt_update() {
+    progress "fetching package lists"
+    if ! apt update --error-on=any 2>&1 | tee "$_isokiln_log"; then
+        _explain_apt "the package lists cannot be fetched"
+    fi
+}
+
+# apt_install PACKAGE…: installs packages or ends the stage with the reason.
+apt_install() {
+    local missing=() names=() name
+    (($#)) || return 0
+    mapfile -t missing < <(comm -23 <(printf '%s\n' "${@%%[=/:]*}" | sort -u) <(_package_names))
+    if ((${#missing[@]})); then
+        for name in "${missing[@]}"; do names+=("$name$(_nearest_package "$name")"); done
+        fail "no such package in $DISTRIBUTION $SUITE: $(printf '%s; ' "${names[@]}" | sed 's/; $//')" \
+            "correct the name, or add the archive component that holds it to [system] components"
+    fi
+    progress "installing $# packages"
+    if ! apt install "$@" 2>&1 | tee "$_isokiln_log"; then
+        _explain_apt "apt-get could not install the packages"
+    fi
+}
+
+# Every name that apt knows, virtual packages included, sorted.
+_package_names() { in_rootfs apt-cache pkgnames | sort -u; }
+
+# The name most like a given one, in parentheses, by edit distance.
+_nearest_package() {
+    _package_names | perl -ne '
+        BEGIN { $want = shift @ARGV; $best = int(length($want) / 3) + 1 }
+        chomp; next if abs(length($_) - length($want)) >= $best;
+        my @row = (0 .. length $want);
+        for my $i (1 .. length $_) {
+            my @next = ($i); my $c = substr $_, $i - 1, 1;
+            for my $j (1 .. length $want) {
+                my $d = $row[$j - 1] + ($c ne substr($want, $j - 1, 1));
+                $d = $row[$j] + 1 if $row[$j] + 1 < $d;
+                $d = $next[$j - 1] + 1 if $next[$j - 1] + 1 < $d;
+                push @next, $d;
+            }
+            @row = @next;
+        }
+        if ($row[-1] < $best) { $best = $row[-1]; $name = $_ }
+        END { print " (did you mean $name?)" if defined $name }' -- "$1" 2>/dev/null || true
+}
+
+# Ends the stage with the first line of apt's or dpkg's own that names a cause.
+_explain_apt() {
+    local line hint="the stage's log has the whole story"
+    line=$(grep -m1 -E '^(Err:|E: (Failed|The repository|Unable|Release|Version|Package|Could)|W: Failed|dpkg: error)' "$_isokiln_log") || true
+    case $(<"$_isokiln_log") in
+        *"Temporary failure resolving"* | *"Could not resolve"*)
+            hint="check the network and name resolution of containers on this engine" ;;
+        *"Could not connect"* | *"Connection refused"* | *"Connection timed out"* | *"Cannot initiate the connection"*)
+            hint="the mirror does not answer; try again, or name another in [system] mirrors" ;;
+        *"404  Not Found"*)
+            hint="the mirror no longer has the file; try again, or name another in [system] mirrors" ;;
+        *"No space left on device"* | *"not have enough free space"*)
+            hint="the engine's disk is full; free some space, then build again" ;;
+    esac
+    fail "$1${line:+: $line}" "$hint"
+}
+
+# record_packages FILE: what is installed, for comparison and for the record.
+record_packages() {
+    in_rootfs dpkg-query --show --showformat='${binary:Package}\t${Version}\t${Installed-Size}\n' |
+        LC_ALL=C sort >"$1"
+}

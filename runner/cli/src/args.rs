@@ -1,0 +1,245 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isokiln_core::boot::CheckSpec;
+use isokiln_core::digest::Digest;
+use isokiln_core::names::{KindName, PipelineName, ProfileName, StageName};
+use isokiln_core::units::parse_size;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything asked for was done
+  1    a stage failed
+  2    the command line or the pipeline file is wrong
+  3    the environment is not ready; isokiln doctor says why
+  4    a boot test failed
+  5    a boot test could not decide
+  130  cancelled";
+
+/// Build Linux live ISOs in sealed containers, and prove that they boot.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// isokiln's folder: store, runs and lock
+    #[arg(long, global = true, value_name = "FOLDER", env = "ISOKILN_DIR", default_value = ".isokiln")]
+    pub(crate) dir: PathBuf,
+    /// Output for people, or JSON on standard output with words for people on standard error
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a pipeline and test its ISO
+    Build(Build),
+    /// Show what a build would do, and why
+    Plan(Plan),
+    /// Boot an ISO and check what it promises
+    Test(Test),
+    /// List, show, export and remove checkpoints, or go back to one
+    #[command(subcommand)]
+    Checkpoint(Checkpoint),
+    /// Check every byte of the store
+    Verify,
+    /// Forget old checkpoints and runs, and free their space
+    Gc(Gc),
+    /// List the stage kinds, or explain one
+    Kinds(Kinds),
+    /// Make or find the builder image
+    #[command(subcommand)]
+    Image(Image),
+    /// Check whether this machine can build and test
+    Doctor(Doctor),
+    /// Remove what lies in the engine: unpacked layers, package cache, containers of killed runs
+    Clean(Clean),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// The pipeline file
+    pub(crate) file: PathBuf,
+    /// Stop after this stage
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) until: Option<StageName>,
+    /// Run this stage and those after it again, though nothing has changed
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) from: Option<StageName>,
+    /// Do not boot the ISO
+    #[arg(long, conflicts_with = "retest")]
+    pub(crate) no_test: bool,
+    /// Boot the ISO though the same one has passed before
+    #[arg(long)]
+    pub(crate) retest: bool,
+    /// Compression of new layers; gzip is for container engines before 2021
+    #[arg(long, value_enum, default_value_t = LayerCompression::Zstd)]
+    pub(crate) compression: LayerCompression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayerCompression {
+    Zstd,
+    Gzip,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The pipeline file
+    pub(crate) file: PathBuf,
+    /// Also show which input changed since the newest checkpoint of each stage
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// The ISO
+    pub(crate) iso: PathBuf,
+    /// Machine to boot it on; may be given again; all where none is given
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) profile: Vec<ProfileName>,
+    /// What must hold: boot, network-manager, wlan, or "command:SHELL COMMAND"; may be given again
+    #[arg(long, value_name = "CHECK")]
+    pub(crate) check: Vec<CheckSpec>,
+    /// Memory of the machine, for example 2GiB
+    #[arg(long, value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// Processors of the machine
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) cpus: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Checkpoint {
+    /// List all checkpoints
+    List,
+    /// Show a checkpoint: layers, inputs, artifacts
+    Show(Which),
+    /// Make the next build go on from a checkpoint: what was built on top of it is forgotten
+    Rollback(Which),
+    /// Write a checkpoint into a file that container tools load
+    Export(Export),
+    /// Remove a stage's checkpoints, or one of them
+    Rm(Which),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The stage
+    pub(crate) stage: StageName,
+    /// The pipeline, where several have such a stage
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pipeline: Option<PipelineName>,
+    /// Digest of the manifest, where not the newest is meant
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) digest: Option<Digest>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Where to: oci-archive:FILE
+    #[arg(value_name = "oci-archive:FILE", value_parser = parse_target)]
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Checkpoints to keep of each stage, newest first, and runs to keep
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = parse_count)]
+    pub(crate) keep: usize,
+    /// Only say what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kinds {
+    /// The kind to explain
+    pub(crate) name: Option<KindName>,
+    /// Also look for kinds beside this pipeline file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pipeline: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Make the builder image, or find it
+    Build(ImageBuild),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageBuild {
+    /// How to make it; by default the first way that can work
+    #[arg(long, value_enum)]
+    pub(crate) route: Option<ImageRoute>,
+    /// Make it though it is there
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageRoute {
+    /// From a Debian mirror, with mmdebstrap on this machine
+    Mirror,
+    /// From a Debian mirror, with mmdebstrap in an older builder image
+    Container,
+    /// With Dockerfile.builder, whose base image comes from a registry
+    Dockerfile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Only list what killed runs have left
+    #[arg(long)]
+    pub(crate) residue: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Clean {
+    /// Also remove the store, the runs and the builder images
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+fn parse_target(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("oci-archive:") {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
+        _ => Err("write oci-archive:FILE".to_owned()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("must be a whole number of at least 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

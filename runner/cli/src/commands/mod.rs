@@ -1,0 +1,83 @@
+//! The commands: each parses nothing and decides nothing, but asks the engine and shows the answer.
+
+mod build;
+mod checkpoint;
+mod doctor;
+mod gc;
+mod kinds;
+mod plan;
+mod test;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use isokiln_core::exit;
+use isokiln_engine::archive::HttpFetch;
+use isokiln_engine::run::{Events, Home, RunError, Session, SystemClock};
+
+use crate::args::{Cli, Command, Global, Image};
+use crate::reporter::Terminal;
+use crate::{output, signals};
+
+/// Parses the command line, runs the command, gives its exit code.
+pub(crate) fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("ISOKILN_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    // clap's own exit code for a wrong command line is 2 as well.
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::from(exit::NOT_READY);
+        }
+    };
+    let format = cli.global.format;
+    let result = runtime.block_on(run(cli));
+    // Helpers that still wait for something must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::error(format, &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<u8, RunError> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Build(args) => build::run(global, args).await,
+        Command::Plan(args) => plan::run(global, &args).await,
+        Command::Test(args) => test::run(global, args).await,
+        Command::Checkpoint(args) => checkpoint::run(global, args),
+        Command::Verify => gc::verify(global),
+        Command::Gc(args) => gc::run(global, &args).await,
+        Command::Kinds(args) => kinds::run(global, &args),
+        Command::Image(Image::Build(args)) => doctor::image(global, &args).await,
+        Command::Doctor(args) => doctor::run(global, &args).await,
+        Command::Clean(args) => doctor::clean(global, &args).await,
+    }
+}
+
+/// isokiln's folder, made if need be.
+fn home(global: &Global) -> Result<Home, RunError> {
+    Home::open(&global.dir)
+}
+
+/// The edges that commands use.
+fn session(global: &Global) -> Result<Session, RunError> {
+    let clock = Arc::new(SystemClock);
+    let events = Events::new(Arc::new(Terminal::new(global.format)), clock.clone());
+    let cancel = signals::listen(Arc::new(events.clone()))
+        .map_err(|error| RunError::Network(format!("signals cannot be caught: {error}")))?;
+    let fetch = HttpFetch::new().map_err(RunError::Network)?;
+    Ok(Session { events, cancel, clock, fetch: Arc::new(fetch) })
+}

@@ -1,0 +1,328 @@
+//! A run on the terminal: a line for everything that is done, and one that lives for what is going on.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use isokiln_core::boot::{BootReport, Verdict};
+use isokiln_core::event::{Event, Usage};
+use isokiln_core::names::StageName;
+use isokiln_core::units::{show_duration, show_size};
+use isokiln_engine::run::Reporter;
+
+use crate::args::Format;
+use crate::output;
+use crate::words::{bad, calm, faint, fair, good, line};
+
+/// Without a terminal, a running stage is mentioned this often.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Tells a person, and with `--format json` also a program.
+pub(crate) struct Terminal {
+    format: Format,
+    state: Mutex<State>,
+}
+
+struct State {
+    bar: Option<ProgressBar>,
+    is_terminal: bool,
+    /// What is going on: stage or boot test, since when, and its latest words.
+    current: Option<Current>,
+    hits: usize,
+    built: usize,
+    verdicts: Vec<Verdict>,
+    width: usize,
+}
+
+struct Current {
+    name: String,
+    since: Instant,
+    told: Instant,
+    usage: Usage,
+    words: String,
+}
+
+impl Terminal {
+    pub(crate) fn new(format: Format) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let state = State {
+            bar: None,
+            is_terminal,
+            current: None,
+            hits: 0,
+            built: 0,
+            verdicts: Vec::new(),
+            width: 0,
+        };
+        Self { format, state: Mutex::new(state) }
+    }
+}
+
+impl Reporter for Terminal {
+    fn event(&self, event: &Event) {
+        if self.format == Format::Json && !event.is_ephemeral() {
+            output::json_line(event);
+        }
+        if let Ok(mut state) = self.state.lock() {
+            state.tell(event);
+        }
+    }
+}
+
+impl State {
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn begin(&mut self, name: &str, words: &str) {
+        let now = Instant::now();
+        self.current = Some(Current {
+            name: name.to_owned(),
+            since: now,
+            told: now,
+            usage: Usage::default(),
+            words: words.to_owned(),
+        });
+        if self.is_terminal && self.bar.is_none() {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            // A template that is written here is valid.
+            if let Ok(style) = ProgressStyle::with_template("{spinner:>12.cyan} {wide_msg}") {
+                bar.set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "]));
+            }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            self.bar = Some(bar);
+        }
+        self.draw();
+    }
+
+    fn end(&mut self) {
+        self.current = None;
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn draw(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        let elapsed = show_duration(Duration::from_secs(current.since.elapsed().as_secs().max(1)));
+        let mut text = format!("{} {elapsed}", current.name);
+        if current.usage.cpu_seconds > 0.0 {
+            text.push_str(&format!(
+                "  {:.0}s cpu, {}",
+                current.usage.cpu_seconds,
+                show_size(current.usage.memory_peak)
+            ));
+        }
+        text.push_str(&format!("  {}", current.words));
+        match &self.bar {
+            Some(bar) => bar.set_message(text),
+            None if current.told.elapsed() >= HEARTBEAT => {
+                current.told = Instant::now();
+                eprintln!("{}", line("…", &faint(), &text));
+            }
+            None => {}
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { run, pipeline, stages } => {
+                self.width = stages.iter().map(|stage| stage.as_str().len()).max().unwrap_or(0);
+                let text = match pipeline {
+                    Some(pipeline) => format!("{pipeline}, {} stages, run {run}", stages.len()),
+                    None => format!("boot test, run {run}"),
+                };
+                self.say(&line("Start", &calm(), &text));
+            }
+            Event::Note { stage, text } => self.say(&line("note", &faint(), &of_stage(stage, text))),
+            Event::Warning { stage, text } => self.say(&line("warning", &fair(), &of_stage(stage, text))),
+            Event::Working { text } => match &mut self.current {
+                Some(current) => {
+                    current.words = text.clone();
+                    self.draw();
+                }
+                None => {
+                    self.begin("", text);
+                    if self.bar.is_none() {
+                        self.say(&line("…", &faint(), text));
+                    }
+                }
+            },
+            Event::ImageReady { image, built, seconds } => {
+                self.end();
+                if *built {
+                    let time = show_duration(Duration::from_secs_f64(*seconds));
+                    self.say(&line("Image", &good(), &format!("{image} made in {time}")));
+                }
+            }
+            Event::StageHit { stage, pinned, .. } => {
+                self.hits += 1;
+                let note = if *pinned { "  rolled back to" } else { "" };
+                self.say(&line("Hit", &good(), &format!("{stage}{note}")));
+            }
+            Event::StageStarted { stage, changed } => {
+                let why = match changed.as_slice() {
+                    [] => String::new(),
+                    names => format!("  changed: {}", names.join(", ")),
+                };
+                self.say(&line("Run", &calm(), &format!("{stage}{}", faint().apply_to(why))));
+                self.begin(stage.as_str(), "starting");
+            }
+            Event::StageLine { text, .. } => {
+                if let Some(current) = &mut self.current
+                    && !text.trim().is_empty()
+                {
+                    current.words.clone_from(text);
+                }
+                // The spinner draws often enough by itself.
+                if self.bar.is_some() {
+                    self.draw();
+                }
+            }
+            Event::StageProgress { text, .. } => {
+                if let Some(current) = &mut self.current {
+                    current.words.clone_from(text);
+                }
+                self.draw();
+            }
+            Event::StageUsage { usage, .. } => {
+                if let Some(current) = &mut self.current {
+                    current.usage = *usage;
+                }
+                self.draw();
+            }
+            Event::LayerStored { .. } | Event::LayerRestored { .. } => {}
+            Event::StageFinished { stage, seconds, usage, .. } => {
+                self.built += 1;
+                self.end();
+                let text = format!(
+                    "{stage:width$}  {:>7}  {}",
+                    show_duration(Duration::from_secs_f64(*seconds)),
+                    faint().apply_to(used(usage)),
+                    width = self.width
+                );
+                self.say(&line("Done", &good(), &text));
+            }
+            Event::StageFailed { stage, cause, hint, log, tail } => {
+                self.end();
+                for text in tail {
+                    self.say(&format!("{} {text}", faint().apply_to("           |")));
+                }
+                self.say(&line("FAILED", &bad(), &format!("{stage}: {cause}")));
+                if let Some(hint) = hint {
+                    self.say(&line("hint", &calm(), hint));
+                }
+                self.say(&line("log", &faint(), log));
+            }
+            Event::Artifact { path, size, .. } => {
+                if path.ends_with(".iso") {
+                    self.say(&line("ISO", &good(), &format!("{} ({})", short(path), show_size(*size))));
+                }
+            }
+            Event::BootStarted { profile, accelerator, reason } => {
+                self.end();
+                let text = format!("{profile} under {accelerator} ({reason})");
+                self.say(&line("Boot", &calm(), &text));
+                self.begin(profile.as_str(), "power on");
+            }
+            Event::BootPhase { phase, seconds, .. } => {
+                self.say(&line("reached", &faint(), &format!("{phase} after {seconds:.1}s")));
+                if let Some(current) = &mut self.current {
+                    current.words = format!("{phase}");
+                }
+                self.draw();
+            }
+            Event::BootCheck { profile, result } => {
+                let text = format!("{profile}  {}: {}", result.check, result.summary);
+                self.say(&line(&result.verdict.to_string(), &style_of(result.verdict), &text));
+                if result.verdict != Verdict::Pass {
+                    for evidence in result.evidence.iter().take(12) {
+                        self.say(&format!("{} {evidence}", faint().apply_to("           |")));
+                    }
+                }
+            }
+            Event::BootFinished { report, folder, cached } => {
+                self.end();
+                self.verdicts.push(report.verdict);
+                self.boot_end(report, folder, *cached);
+            }
+            Event::Cancelling { gracefully } => {
+                let text = if *gracefully {
+                    "stopping when this stage is done; press Ctrl-C again to stop now"
+                } else {
+                    "stopping now"
+                };
+                self.say(&line("Cancel", &fair(), text));
+            }
+            Event::RunFinished { exit_code, seconds, .. } => {
+                self.end();
+                self.summary(*exit_code, *seconds);
+            }
+        }
+    }
+
+    fn boot_end(&self, report: &BootReport, folder: &str, cached: bool) {
+        if cached {
+            let text = format!("{}  the same ISO has passed this test before", report.profile);
+            self.say(&line("PASS", &good(), &text));
+        } else if report.verdict != Verdict::Pass {
+            self.say(&line("evidence", &faint(), &short(folder)));
+        }
+    }
+
+    fn summary(&self, exit_code: u8, seconds: f64) {
+        let mut parts = Vec::new();
+        if self.hits + self.built > 0 {
+            parts.push(format!("{} stages run, {} from checkpoints", self.built, self.hits));
+        }
+        for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::Infra] {
+            let count = self.verdicts.iter().filter(|v| **v == verdict).count();
+            if count > 0 {
+                parts.push(format!("{count} boot test{} {verdict}", if count == 1 { "" } else { "s" }));
+            }
+        }
+        let (word, style) = match exit_code {
+            0 => ("Finished", good()),
+            130 => ("Cancelled", fair()),
+            5 => ("Undecided", fair()),
+            _ => ("Failed", bad()),
+        };
+        let time = show_duration(Duration::from_secs_f64(seconds));
+        let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) };
+        self.say(&line(word, &style, &format!("in {time}{parts}")));
+    }
+}
+
+fn style_of(verdict: Verdict) -> console::Style {
+    match verdict {
+        Verdict::Pass => good(),
+        Verdict::Fail => bad(),
+        Verdict::Inconclusive | Verdict::Infra => fair(),
+    }
+}
+
+fn of_stage(stage: &Option<StageName>, text: &str) -> String {
+    match stage {
+        Some(stage) => format!("{stage}: {text}"),
+        None => text.to_owned(),
+    }
+}
+
+fn used(usage: &Usage) -> String {
+    let mut parts =
+        vec![format!("{:.1}s cpu", usage.cpu_seconds), format!("{} memory", show_size(usage.memory_peak))];
+    if usage.network_received > 1 << 20 {
+        parts.push(format!("{} downloaded", show_size(usage.network_received)));
+    }
+    parts.join(", ")
+}
+
+/// A path as seen from here, if that is shorter.
+fn short(path: &str) -> String {
+    let here = std::env::current_dir().map(|here| format!("{}/", here.display())).unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).to_owned()
+}

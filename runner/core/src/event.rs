@@ -1,0 +1,230 @@
+//! Everything that happens in a run, as one stream. The terminal, the JSON lines and the files of the
+//! run folder are readers of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::{BootReport, CheckResult, Phase};
+use crate::digest::{DiffId, Digest};
+use crate::names::{PipelineName, ProfileName, RunId, StageName};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A run begins.
+    RunStarted {
+        /// Its identity.
+        run: RunId,
+        /// What is built; absent where an ISO is only tested.
+        pipeline: Option<PipelineName>,
+        /// The stages, in order.
+        stages: Vec<StageName>,
+    },
+    /// Something worth a person's attention.
+    Note {
+        /// The stage that says so.
+        stage: Option<StageName>,
+        /// One line.
+        text: String,
+    },
+    /// Something that went wrong and was got over.
+    Warning {
+        /// The stage that says so.
+        stage: Option<StageName>,
+        /// One line.
+        text: String,
+    },
+    /// Work before, between or after the stages begins.
+    Working {
+        /// What is being done, for example "building the builder image".
+        text: String,
+    },
+    /// The builder image is there.
+    ImageReady {
+        /// Its name.
+        image: String,
+        /// Whether it had to be made.
+        built: bool,
+        /// Seconds spent.
+        seconds: f64,
+    },
+    /// A stage's checkpoint was found.
+    StageHit {
+        /// The stage.
+        stage: StageName,
+        /// Digest of the checkpoint's manifest.
+        manifest: Digest,
+        /// Whether the user rolled back to it.
+        pinned: bool,
+    },
+    /// A stage begins to run.
+    StageStarted {
+        /// The stage.
+        stage: StageName,
+        /// Why it runs: names of the changed inputs; empty where there was no checkpoint.
+        changed: Vec<String>,
+    },
+    /// A line of a stage's output. Not recorded: the stage's log has it.
+    StageLine {
+        /// The stage.
+        stage: StageName,
+        /// The line, made printable.
+        text: String,
+    },
+    /// What a stage is doing now.
+    StageProgress {
+        /// The stage.
+        stage: StageName,
+        /// One line.
+        text: String,
+    },
+    /// What a stage is using now. Not recorded.
+    StageUsage {
+        /// The stage.
+        stage: StageName,
+        /// So far.
+        usage: Usage,
+    },
+    /// A layer was taken out of the engine into the store.
+    LayerStored {
+        /// The stage that made it.
+        stage: StageName,
+        /// Its identity.
+        diff_id: DiffId,
+        /// Bytes of the tar.
+        unpacked: u64,
+        /// Bytes of the blob.
+        stored: u64,
+        /// Seconds spent.
+        seconds: f64,
+    },
+    /// A layer was brought back from the store into the engine.
+    LayerRestored {
+        /// Its identity.
+        diff_id: DiffId,
+        /// Seconds spent.
+        seconds: f64,
+    },
+    /// A stage's checkpoint is in the store.
+    StageFinished {
+        /// The stage.
+        stage: StageName,
+        /// Digest of the checkpoint's manifest.
+        manifest: Digest,
+        /// Seconds that the stage's own script took.
+        script_seconds: f64,
+        /// Seconds from its start until the checkpoint was there.
+        seconds: f64,
+        /// What it used in all.
+        usage: Usage,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// The stage.
+        stage: StageName,
+        /// Why, in one line.
+        cause: String,
+        /// What to do about it.
+        hint: Option<String>,
+        /// Path of its log.
+        log: String,
+        /// The log's last lines.
+        tail: Vec<String>,
+    },
+    /// A file left the build.
+    Artifact {
+        /// The stage that made it.
+        stage: StageName,
+        /// Where it lies now.
+        path: String,
+        /// Bytes.
+        size: u64,
+        /// Digest of its bytes.
+        digest: Digest,
+    },
+    /// A boot test begins.
+    BootStarted {
+        /// The machine.
+        profile: ProfileName,
+        /// `kvm` or `tcg`.
+        accelerator: String,
+        /// Why that one.
+        reason: String,
+    },
+    /// A guest got further.
+    BootPhase {
+        /// The machine.
+        profile: ProfileName,
+        /// How far.
+        phase: Phase,
+        /// Seconds from the machine's start.
+        seconds: f64,
+    },
+    /// A check ended.
+    BootCheck {
+        /// The machine.
+        profile: ProfileName,
+        /// How.
+        result: CheckResult,
+    },
+    /// A boot test ended.
+    BootFinished {
+        /// Everything about it.
+        report: BootReport,
+        /// Folder with logs and pictures.
+        folder: String,
+        /// Whether an earlier run tested the same ISO on the same machine with the same checks.
+        cached: bool,
+    },
+    /// The user asked to stop.
+    Cancelling {
+        /// Whether the stage in progress may finish.
+        gracefully: bool,
+    },
+    /// A run ends.
+    RunFinished {
+        /// Exit code.
+        exit_code: u8,
+        /// Seconds in all.
+        seconds: f64,
+        /// Seconds in all that stages' own scripts took.
+        script_seconds: f64,
+        /// What went wrong, where it was not a stage or a boot test.
+        error: Option<String>,
+    },
+}
+
+impl Event {
+    /// Whether the event is only for who is watching, not for the record.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, Self::StageLine { .. } | Self::StageUsage { .. })
+    }
+}
+
+/// What a container has used, as its engine counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Seconds of processor time.
+    pub cpu_seconds: f64,
+    /// Most bytes of memory seen in use.
+    pub memory_peak: u64,
+    /// Bytes read from disks.
+    pub disk_read: u64,
+    /// Bytes written to disks.
+    pub disk_written: u64,
+    /// Bytes received over the network.
+    pub network_received: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_tagged_json_and_read_back() {
+        let event = Event::StageProgress { stage: "base".parse().unwrap(), text: "unpacking".into() };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"event":"stage-progress","stage":"base","text":"unpacking"}"#);
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+}

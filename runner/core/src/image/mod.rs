@@ -1,0 +1,12 @@
+//! Checkpoints as OCI images (OCI image specification 1.1): documents and their meaning.
+
+mod checkpoint;
+mod documents;
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::{Artifact, Checkpoint, LayerBlob};
+pub use documents::{
+    ARTIFACTS_TYPE, BOOT_REPORT_TYPE, Documents, Entry, EntryNote, Role, attachment_documents,
+    canonical_json, checkpoint_documents, empty_index, oci_layout,
+};

@@ -1,0 +1,70 @@
+//! `[boot-test]`: how the finished ISO is tried out.
+
+use crate::boot::CheckSpec;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::names::ProfileName;
+use crate::table::{Table, integer, unknown, wrong_type};
+use crate::units::parse_size;
+
+/// `[boot-test]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BootTest {
+    /// Machines to boot it on.
+    pub profiles: Vec<ProfileName>,
+    /// What must hold in the booted system.
+    pub checks: Vec<CheckSpec>,
+    /// Bytes of memory of the machine; `None` for the profile's own.
+    pub memory: Option<u64>,
+    /// Processors of the machine; `None` for the profile's own.
+    pub cpus: Option<u32>,
+}
+
+impl BootTest {
+    pub(super) fn read(mut table: Table<'_>, known: &[ProfileName], out: &mut Diagnostics) -> Option<Self> {
+        let before = out.0.len();
+        let mut profiles: Vec<ProfileName> = Vec::new();
+        let names: Vec<_> = known.iter().map(ProfileName::as_str).collect();
+        match table.strings("profiles", out) {
+            Some(given) if given.is_empty() => {
+                table.missing("profile", "profiles = [\"bios-cd\", \"uefi-cd\"]", out);
+            }
+            None if table.key_span("profiles").is_none() => {
+                table.missing("profiles", "profiles = [\"bios-cd\", \"uefi-cd\"]", out);
+            }
+            given => {
+                for profile in given.unwrap_or_default() {
+                    match known.iter().find(|name| name.as_str() == profile.value) {
+                        Some(name) if profiles.contains(name) => {
+                            out.push(Diagnostic::new(format!("profile {name} is named twice"), profile.span));
+                        }
+                        Some(name) => profiles.push(name.clone()),
+                        None => {
+                            let what = format!("machine profile {:?}", profile.value);
+                            out.push(unknown(&what, &profile.value, profile.span, &names));
+                        }
+                    }
+                }
+            }
+        }
+        let mut checks = Vec::new();
+        if let Some(value) = table.any("checks") {
+            match value.get_ref().as_array() {
+                Some(items) => checks.extend(items.iter().filter_map(|item| CheckSpec::read(item, out))),
+                None => out.push(wrong_type(value, "a list", "checks")),
+            }
+        }
+        if checks.is_empty() {
+            checks.push(CheckSpec::Boot);
+        }
+        let memory = table.read("memory", out, parse_size);
+        let cpus = table.any("cpus").and_then(|value| {
+            let cpus = integer(value.get_ref()).and_then(|cpus| u32::try_from(cpus).ok()).filter(|n| *n > 0);
+            if cpus.is_none() {
+                out.push(wrong_type(value, "a whole number of at least 1", "cpus in [boot-test]"));
+            }
+            cpus
+        });
+        table.finish(out);
+        (out.0.len() == before).then_some(Self { profiles, checks, memory, cpus })
+    }
+}

@@ -1,0 +1,47 @@
+//! `[limits]`, and `limits = { … }` of a stage: what a stage's container may use.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::table::{Table, number, wrong_type};
+use crate::units::{parse_duration, parse_size};
+
+/// What a container may use.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Limits {
+    /// Processors, also in parts; `None` for all.
+    pub cpus: Option<f64>,
+    /// Bytes of memory, swap included; `None` for all.
+    pub memory: Option<u64>,
+    /// Wall time after which a stage is stopped.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cpus: None, memory: None, time: Duration::from_secs(2 * 3600) }
+    }
+}
+
+impl Limits {
+    /// These limits with what the table says instead.
+    pub(super) fn read(mut self, mut table: Table<'_>, out: &mut Diagnostics) -> Self {
+        if let Some(value) = table.any("cpus") {
+            match number(value.get_ref()) {
+                Some(cpus) if (0.1..=4096.0).contains(&cpus) => self.cpus = Some(cpus),
+                Some(_) => out.push(Diagnostic::new("cpus must be at least 0.1", value.span())),
+                None => out.push(wrong_type(value, "a number", "cpus")),
+            }
+        }
+        if let Some(memory) = table.read("memory", out, parse_size) {
+            self.memory = Some(memory);
+        }
+        if let Some(time) = table.read("time", out, parse_duration) {
+            self.time = time;
+        }
+        table.finish(out);
+        self
+    }
+}

@@ -1,0 +1,115 @@
+//! QEMU's monitor (QMP), through `qapi`.
+//!
+//! `qapi` ends its stream at an event it does not know, and drops events that are not polled for. So a
+//! task of ours reads the socket, keeps the events for itself and lets only greetings and answers
+//! through. A command that is not answered in time poisons the connection (`qapi` then mixes up
+//! answers), so it is thrown away; the caller connects again.
+
+use std::time::Duration;
+
+use qapi::futures::{QapiService, QmpStreamTokio};
+use qapi::qmp::{self, QmpCommand};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{BootError, Wire};
+
+type Sink = QmpStreamTokio<Box<dyn AsyncWrite + Send + Unpin>>;
+
+/// A connection to QEMU's monitor.
+pub(super) struct Monitor {
+    service: QapiService<Sink>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// QEMU answers in milliseconds; a host that swaps or a huge screenshot takes longer.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Longest line taken from the monitor, in bytes; none that isokiln asks for comes near it.
+const MAX_LINE: usize = 4 << 20;
+
+impl Monitor {
+    /// Shakes hands. Events go to `events` as QEMU wrote them.
+    pub(super) async fn open(wire: Wire, events: mpsc::UnboundedSender<Value>) -> Result<Self, BootError> {
+        let (answers, to_qapi) = tokio::io::duplex(64 << 10);
+        let sorting = tokio::spawn(sort(wire.reader, to_qapi, events));
+        let failed = |command, reason: String| BootError::Monitor { command, reason };
+        let negotiation = tokio::time::timeout(ANSWER, async {
+            QmpStreamTokio::open_split(answers, wire.writer).await?.negotiate().await
+        });
+        let stream = match negotiation.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(failed("the greeting", error.to_string())),
+            Err(_) => {
+                return Err(failed("the greeting", format!("no answer in {} seconds", ANSWER.as_secs())));
+            }
+        };
+        let (service, answers) = stream.into_parts();
+        let answering = tokio::spawn(async move {
+            if let Err(error) = answers.await {
+                tracing::debug!("the monitor's connection ended: {error}");
+            }
+        });
+        Ok(Self { service, tasks: [sorting, answering] })
+    }
+
+    /// Asks for something. After an error the connection is of no more use.
+    pub(super) async fn execute<C: QmpCommand + 'static>(&self, command: C) -> Result<C::Ok, BootError> {
+        let failed = |reason: String| BootError::Monitor { command: C::NAME, reason };
+        match tokio::time::timeout(ANSWER, self.service.execute(command)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed(format!("no answer in {} seconds", ANSWER.as_secs()))),
+        }
+    }
+
+    /// Takes a picture of the screen into a PNG file of QEMU's folder.
+    pub(super) async fn screenshot(&self, path: &str) -> Result<(), BootError> {
+        let format = Some(qmp::ImageFormat::png);
+        let command = qmp::screendump { filename: path.to_owned(), device: None, head: None, format };
+        self.execute(command).await.map(drop)
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Reads the socket line by line; events to their channel, everything else on to `qapi`.
+async fn sort(
+    reader: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    mut to_qapi: DuplexStream,
+    events: mpsc::UnboundedSender<Value>,
+) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) if line.len() > MAX_LINE => return,
+            Ok(_) => {}
+        }
+        match serde_json::from_slice::<Value>(&line) {
+            Ok(message) if message.get("event").is_some() => {
+                if events.send(message).is_err() {
+                    return;
+                }
+            }
+            Ok(message)
+                if message.get("QMP").is_some()
+                    || message.get("return").is_some()
+                    || message.get("error").is_some() =>
+            {
+                if to_qapi.write_all(&line).await.is_err() {
+                    return;
+                }
+            }
+            // Half a line, or something that is not QMP: nothing that could be answered.
+            _ => tracing::debug!("the monitor said {:?}", String::from_utf8_lossy(&line)),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A boot test against a machine that is made up here.

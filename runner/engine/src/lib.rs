@@ -1,0 +1,10 @@
+//! Every edge of isokiln. `run` is the only module that knows the others; they know only the core.
+
+pub mod archive;
+pub mod boot;
+pub mod kinds;
+pub mod library;
+mod process;
+pub mod run;
+pub mod sandbox;
+pub mod store;

@@ -1,0 +1,75 @@
+//! What isokiln brings along inside its binary: stage library, bundled kinds, machine profiles.
+
+use bytes::Bytes;
+use isokiln_core::digest::{Digest, Hasher};
+
+use crate::sandbox::ContainerFile;
+
+/// Files of the stage library: name, contents, whether it is run.
+const STAGE_LIBRARY: [(&str, &str, bool); 6] = [
+    ("guest", include_str!("../../../images/stage/guest"), true),
+    ("leash", include_str!("../../../images/stage/leash"), true),
+    ("porter", include_str!("../../../images/stage/porter"), true),
+    ("stage", include_str!("../../../images/stage/stage"), true),
+    ("stage-lib.sh", include_str!("../../../images/stage/stage-lib.sh"), false),
+    ("volatile.list", include_str!("../../../images/stage/volatile.list"), false),
+];
+
+/// A bundled kind: its name and the files of its folder.
+pub struct BundledKind {
+    /// Name of the folder.
+    pub name: &'static str,
+    /// `kind.toml`.
+    pub manifest: &'static str,
+    /// `run.sh`.
+    pub script: &'static str,
+}
+
+macro_rules! bundled_kinds {
+    ($($name:literal),*) => {
+        [$(BundledKind {
+            name: $name,
+            manifest: include_str!(concat!("../../../pipelines/stages/", $name, "/kind.toml")),
+            script: include_str!(concat!("../../../pipelines/stages/", $name, "/run.sh")),
+        }),*]
+    };
+}
+
+/// Kinds that every pipeline can use.
+pub const BUNDLED_KINDS: [BundledKind; 6] =
+    bundled_kinds!["bootstrap", "files", "iso", "live", "packages", "script"];
+
+/// Machine profiles: name and contents of their file.
+pub const MACHINE_PROFILES: [(&str, &str); 2] = [
+    ("bios-cd", include_str!("../../../qemu/profiles/bios-cd.toml")),
+    ("uefi-cd", include_str!("../../../qemu/profiles/uefi-cd.toml")),
+];
+
+/// Packages of the builder image, one a line.
+pub const BUILDER_PACKAGES: &str = include_str!("../../../images/builder/packages.list");
+/// The builder image's recipe for engines with a registry.
+pub const BUILDER_DOCKERFILE: &str = include_str!("../../../Dockerfile.builder");
+
+/// The stage library as files of a container.
+pub fn container_files() -> Vec<ContainerFile> {
+    STAGE_LIBRARY
+        .iter()
+        .map(|(name, text, executable)| ContainerFile {
+            path: format!("/isokiln/lib/{name}"),
+            executable: *executable,
+            bytes: Bytes::from_static(text.as_bytes()),
+        })
+        .collect()
+}
+
+/// Digest of the parts of the stage library that a stage's result depends on.
+pub fn stage_library_digest() -> Digest {
+    let mut hasher = Hasher::new();
+    for (name, text, _) in
+        STAGE_LIBRARY.iter().filter(|(name, ..)| name.starts_with("stage") || *name == "volatile.list")
+    {
+        hasher.update(format!("{name} {}\n", text.len()).as_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hasher.finish()
+}

@@ -1,0 +1,125 @@
+//! `isokiln clean`: giving back what lies in the engine, and with `--all` everything.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use isokiln_core::digest::DiffId;
+use isokiln_core::image::Checkpoint;
+use isokiln_core::names::RunId;
+use serde::Serialize;
+
+use super::error::RunError;
+use super::home::Home;
+use super::session::Session;
+use crate::sandbox::Sandbox;
+use crate::sandbox::docker::{
+    BuilderDefinition, DockerSandbox, Engine, builder_images, remove_builder_image, remove_volume, sweep,
+    volume_name, volumes,
+};
+use crate::store::{GcReport, KeepRule};
+
+/// What a clean-up removed.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct CleanReport {
+    /// Containers and folders of runs that were killed.
+    pub leftovers: Vec<String>,
+    /// Volumes: unpacked layers and package caches.
+    pub volumes: Vec<String>,
+    /// Builder images.
+    pub images: Vec<String>,
+    /// Folders on this machine.
+    pub folders: Vec<String>,
+}
+
+impl Session {
+    /// Removes what lies in the engine for this folder; with `all`, also the folder and the builder images.
+    pub async fn clean(&self, root: &Path, all: bool) -> Result<CleanReport, RunError> {
+        let engine =
+            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        let failed = || "not everything could be removed";
+        let mut report = CleanReport::default();
+        let home = Home::find(root);
+        let lock = home.as_ref().map(|home| {
+            home.lock(|holder| {
+                self.events.warn(format!("waiting for process {holder}, which writes to the same store"));
+            })
+        });
+        let lock = lock.transpose()?;
+        let gone = sweep(&engine).await.map_err(RunError::sandbox(failed()))?;
+        report.leftovers.extend(gone.into_iter().map(|leftover| leftover.name));
+        if let Some(home) = &home {
+            let volume = volume_name(&home.store_id());
+            let there = volumes(&engine).await.map_err(RunError::sandbox(failed()))?;
+            if there.contains(&volume) {
+                remove_volume(&engine, &volume).await.map_err(RunError::sandbox(failed()))?;
+                report.volumes.push(volume);
+            }
+        }
+        if all {
+            for image in builder_images(&engine).await.map_err(RunError::sandbox(failed()))? {
+                remove_builder_image(&engine, &image).await.map_err(RunError::sandbox(failed()))?;
+                report.images.push(image);
+            }
+            if let Some(home) = &home {
+                // Only what isokiln made: the folder may hold files of somebody else's.
+                for name in ["store", "runs", "archive.json", "latest", "lock"] {
+                    let path = home.path().join(name);
+                    let removed = match fs::symlink_metadata(&path) {
+                        Ok(facts) if facts.is_dir() => fs::remove_dir_all(&path),
+                        Ok(_) => fs::remove_file(&path),
+                        Err(_) => continue,
+                    };
+                    removed.map_err(|source| RunError::Folder { path: path.clone(), source })?;
+                    report.folders.push(path.display().to_string());
+                }
+                // Succeeds only if nothing else is in it.
+                drop(fs::remove_dir(home.path()));
+            }
+        }
+        drop(lock);
+        Ok(report)
+    }
+
+    /// Forgets old checkpoints and runs, and deletes what nothing refers to any more, in the store and, if
+    /// the engine answers, in the engine.
+    pub async fn collect(&self, home: &Home, rule: KeepRule, dry_run: bool) -> Result<GcReport, RunError> {
+        let _lock = home.lock(|holder| {
+            self.events.warn(format!("waiting for process {holder}, which writes to the same store"));
+        })?;
+        let store = home.store()?;
+        let mut report =
+            store.collect(rule, dry_run).map_err(RunError::store("the store cannot be collected"))?;
+        let folders = home.run_folders();
+        for folder in &folders[..folders.len().saturating_sub(rule.newest.max(1))] {
+            report.runs.push(folder.display().to_string());
+            if !dry_run {
+                fs::remove_dir_all(folder)
+                    .map_err(|source| RunError::Folder { path: folder.clone(), source })?;
+            }
+        }
+        if !dry_run {
+            let checkpoints = store.checkpoints().map_err(RunError::store("the store cannot be read"))?;
+            let needed: BTreeSet<DiffId> = checkpoints.iter().flat_map(Checkpoint::diff_ids).collect();
+            self.collect_in_engine(home, &needed).await?;
+        }
+        Ok(report)
+    }
+
+    /// Unpacked layers are only a convenience: where no engine answers, there is nothing to give back now.
+    async fn collect_in_engine(&self, home: &Home, needed: &BTreeSet<DiffId>) -> Result<(), RunError> {
+        let Ok(engine) = Engine::connect().await else { return Ok(()) };
+        let failed = || "the engine could not be tidied up";
+        let image = BuilderDefinition::bundled().find(&engine).await.map_err(RunError::sandbox(failed()))?;
+        let there = volumes(&engine).await.map_err(RunError::sandbox(failed()))?;
+        let id = home.store_id();
+        let (Some(image), true, Ok(run)) = (image, there.contains(&volume_name(&id)), "gc".parse::<RunId>())
+        else {
+            return Ok(());
+        };
+        let sandbox = DockerSandbox::new(engine, image.name, &id, run);
+        let kept = sandbox.keep_only(needed).await;
+        let destroyed = sandbox.destroy().await;
+        kept.and(destroyed).map_err(RunError::sandbox(failed()))
+    }
+}

@@ -1,0 +1,225 @@
+//! `isokiln doctor`: whether this machine can build and test, and what to do where it cannot.
+
+use std::path::Path;
+
+use isokiln_core::boot::Accelerator;
+use isokiln_core::names::RunId;
+use isokiln_core::pipeline::{Architecture, Distribution, System};
+use isokiln_core::units::show_size;
+use serde::Serialize;
+
+use super::error::RunError;
+use super::guest::ContainerHost;
+use super::session::Session;
+use crate::archive::{archive_state, host_sources};
+use crate::boot::find_acceleration;
+use crate::sandbox::Sandbox;
+use crate::sandbox::docker::{
+    BUILDER_SUITE, BuilderDefinition, DockerSandbox, Engine, Leftover, Rights, leftovers,
+};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Diagnosis {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// How it is.
+    pub state: Health,
+    /// In words.
+    pub finding: String,
+    /// What to do where it is not well.
+    pub cure: Option<String>,
+}
+
+/// How a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// As it should be.
+    Good,
+    /// Builds work, but something is slower or less than it could be.
+    Fair,
+    /// Builds do not work.
+    Bad,
+}
+
+/// A small build needs this much; a desktop several times as much.
+const ENOUGH: u64 = 8 << 30;
+const BARELY: u64 = 2 << 30;
+
+impl Session {
+    /// Looks at everything that a build needs. Makes nothing that stays.
+    pub async fn doctor(&self, home: &Path) -> Vec<Diagnosis> {
+        let mut findings = Vec::new();
+        let engine = match Engine::connect().await {
+            Ok(engine) => {
+                findings.push(engine_facts(&engine).await);
+                Some(engine)
+            }
+            Err(error) => {
+                let error = RunError::sandbox("no engine")(error);
+                findings.push(bad("engine", &error));
+                None
+            }
+        };
+        if let Some(engine) = engine {
+            findings.extend(self.in_the_engine(&engine).await);
+        }
+        findings.push(disk("disk of the store", free_here(home), home.display().to_string()));
+        findings.push(self.mirror().await);
+        findings
+    }
+
+    /// What killed runs have left, and what cannot be judged from here.
+    pub async fn residue(&self) -> Result<Vec<Leftover>, RunError> {
+        let engine =
+            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        leftovers(&engine).await.map_err(RunError::sandbox("leftovers cannot be looked for"))
+    }
+
+    async fn in_the_engine(&self, engine: &Engine) -> Vec<Diagnosis> {
+        let image = match BuilderDefinition::bundled().find(engine).await {
+            Ok(Some(image)) => image,
+            Ok(None) => {
+                return vec![Diagnosis {
+                    subject: "builder image",
+                    state: Health::Fair,
+                    finding: "not made yet; rights and KVM can be looked at when it is".to_owned(),
+                    cure: Some("isokiln image build makes it; so does the first build".to_owned()),
+                }];
+            }
+            Err(error) => return vec![bad("builder image", &RunError::sandbox("no image")(error))],
+        };
+        let mut findings = vec![good("builder image", format!("{} ({})", image.name, show_size(image.size)))];
+        let Ok(run) = "doctor".parse::<RunId>() else { return findings };
+        findings.push(match Rights::find(engine, &image.name, &run).await {
+            Ok(Rights::Privileged) => good("rights", "the engine grants --privileged".to_owned()),
+            Ok(Rights::Capabilities(names)) => Diagnosis {
+                subject: "rights",
+                state: Health::Good,
+                finding: format!(
+                    "the engine refuses --privileged, but grants {} capabilities by name",
+                    names.len()
+                ),
+                cure: None,
+            },
+            Ok(Rights::Nothing | Rights::Only(_)) => good("rights", "few".to_owned()),
+            Err(error) => bad("rights", &RunError::sandbox("too few rights")(error)),
+        });
+        let sandbox = std::sync::Arc::new(DockerSandbox::new(engine.clone(), image.name, "doctor", run));
+        let free = sandbox.free_space().await;
+        findings.push(disk(
+            "disk of the engine",
+            free.map_err(|error| error.to_string()),
+            "the engine's volumes".to_owned(),
+        ));
+        findings.push(accelerator(&ContainerHost { sandbox: sandbox.clone() }).await);
+        if let Err(error) = sandbox.destroy().await {
+            findings.push(bad("engine", &RunError::sandbox("cannot tidy up")(error)));
+        }
+        if let Err(error) = crate::sandbox::docker::remove_volume(engine, "isokiln-doctor").await {
+            findings.push(bad("engine", &RunError::sandbox("cannot tidy up")(error)));
+        }
+        findings
+    }
+
+    async fn mirror(&self) -> Diagnosis {
+        let system = System {
+            distribution: Distribution::Debian,
+            suite: BUILDER_SUITE.to_owned(),
+            architecture: Architecture::Amd64,
+            mirrors: Vec::new(),
+            components: vec!["main".to_owned()],
+        };
+        match archive_state(&*self.fetch, &system, &host_sources(Path::new("/etc/apt"))).await {
+            Ok(state) => {
+                let suites: Vec<_> = state.0.iter().map(|suite| suite.suite.as_str()).collect();
+                good("package archive", format!("reachable, with {}", suites.join(", ")))
+            }
+            Err(error @ crate::archive::ArchiveError::NoMirror { .. }) => Diagnosis {
+                subject: "package archive",
+                state: Health::Fair,
+                finding: error.to_string(),
+                cure: Some("name one in the pipeline: mirrors = [\"http://…\"] in [system]".to_owned()),
+            },
+            Err(source) => match "archive".parse() {
+                Ok(stage) => bad("package archive", &RunError::Archive { stage, source }),
+                Err(_) => good("package archive", source.to_string()),
+            },
+        }
+    }
+}
+
+async fn engine_facts(engine: &Engine) -> Diagnosis {
+    match engine.facts().await {
+        Ok(facts) => good(
+            "engine",
+            format!(
+                "{} {} at {}, {} processors, {}",
+                facts.name,
+                facts.version,
+                facts.address,
+                facts.cpus,
+                show_size(u64::try_from(facts.memory).unwrap_or(0))
+            ),
+        ),
+        Err(error) => bad("engine", &RunError::sandbox("the engine does not describe itself")(error)),
+    }
+}
+
+async fn accelerator(host: &ContainerHost) -> Diagnosis {
+    match find_acceleration(host).await {
+        Ok(found) if found.accelerator == Accelerator::Kvm => good("boot tests", found.reason),
+        Ok(found) => Diagnosis {
+            subject: "boot tests",
+            state: Health::Fair,
+            finding: format!("run under TCG, several times slower than KVM: {}", found.reason),
+            cure: Some(
+                "switch virtualisation on in the firmware, or nested virtualisation in the hypervisor, and load kvm_intel or kvm_amd"
+                    .to_owned(),
+            ),
+        },
+        Err(error) => Diagnosis {
+            subject: "boot tests",
+            state: Health::Bad,
+            finding: error.to_string(),
+            cure: Some("isokiln image build --rebuild makes the image with QEMU anew".to_owned()),
+        },
+    }
+}
+
+fn free_here(path: &Path) -> Result<(u64, u64), String> {
+    // The folder may not be there yet; what counts is the disk that it would lie on.
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let facts = nix::sys::statvfs::statvfs(existing).map_err(|error| error.to_string())?;
+    Ok((facts.blocks_available() * facts.fragment_size(), facts.files_available()))
+}
+
+fn disk(subject: &'static str, free: Result<(u64, u64), String>, place: String) -> Diagnosis {
+    let cure = Some(
+        "free some space; isokiln gc --keep 1 and isokiln clean give back what old builds hold".to_owned(),
+    );
+    match free {
+        Ok((bytes, _)) if bytes >= ENOUGH => good(subject, format!("{} free at {place}", show_size(bytes))),
+        Ok((bytes, _)) => Diagnosis {
+            subject,
+            state: if bytes < BARELY { Health::Bad } else { Health::Fair },
+            finding: format!(
+                "{} free at {place}; a build wants {} or more",
+                show_size(bytes),
+                show_size(ENOUGH)
+            ),
+            cure,
+        },
+        Err(reason) => Diagnosis { subject, state: Health::Bad, finding: reason, cure },
+    }
+}
+
+fn good(subject: &'static str, finding: String) -> Diagnosis {
+    Diagnosis { subject, state: Health::Good, finding, cure: None }
+}
+
+fn bad(subject: &'static str, error: &RunError) -> Diagnosis {
+    let finding = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Diagnosis { subject, state: Health::Bad, finding, cure: error.hint() }
+}

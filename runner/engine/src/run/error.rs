@@ -1,0 +1,250 @@
+//! Everything that can end a command, with its exit code and what to do next.
+
+use std::path::PathBuf;
+
+use isokiln_core::boot::NotAnIso;
+use isokiln_core::diagnostic::Diagnostics;
+use isokiln_core::exit;
+use isokiln_core::names::StageName;
+use isokiln_core::units::show_size;
+
+use crate::archive::ArchiveError;
+use crate::kinds::KindError;
+use crate::sandbox::SandboxError;
+use crate::sandbox::docker::InputError;
+use crate::store::StoreError;
+
+/// What ended a command.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The pipeline file cannot be read.
+    #[error("cannot read the pipeline file {}", path.display())]
+    ReadPipeline {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The pipeline file is wrong.
+    #[error("the pipeline file {} has {} mistake(s)", path.display(), diagnostics.0.len())]
+    Pipeline {
+        /// The file.
+        path: PathBuf,
+        /// Its text.
+        text: String,
+        /// What is wrong with it.
+        diagnostics: Diagnostics,
+    },
+    /// A stage kind is wrong.
+    #[error(transparent)]
+    Kind(#[from] KindError),
+    /// A file of the project that a stage needs cannot be read.
+    #[error("stage {stage} needs {path:?}")]
+    Input {
+        /// The stage.
+        stage: StageName,
+        /// The path as the pipeline file has it.
+        path: String,
+        /// Why not.
+        source: InputError,
+    },
+    /// A name on the command line is not one of the pipeline's.
+    #[error("there is no stage {given:?}")]
+    NoSuchStage {
+        /// As given.
+        given: String,
+        /// The nearest that there is.
+        meant: Option<String>,
+    },
+    /// A file given as an ISO is none.
+    #[error("{}", path.display())]
+    Iso {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: NotAnIso,
+    },
+    /// The archive cannot be used.
+    #[error("stage {stage} cannot be planned")]
+    Archive {
+        /// The first stage that needs the archive.
+        stage: StageName,
+        /// Why not.
+        source: ArchiveError,
+    },
+    /// The engine failed outside of a stage's own script.
+    #[error("{what}")]
+    Sandbox {
+        /// What was being done.
+        what: String,
+        /// What happened.
+        source: SandboxError,
+    },
+    /// The store failed.
+    #[error("{what}")]
+    Store {
+        /// What was being done.
+        what: String,
+        /// What happened.
+        source: StoreError,
+    },
+    /// A checkpoint was found damaged, and forgotten.
+    #[error("stage {stage} cannot go on from its parent: {damaged} in the store is damaged")]
+    DamagedCheckpoint {
+        /// The stage that needed it.
+        stage: StageName,
+        /// The blob.
+        damaged: String,
+        /// The stages whose checkpoints rested on it.
+        forgotten: Vec<String>,
+    },
+    /// A stage failed.
+    #[error("stage {stage} failed: {cause}")]
+    Stage {
+        /// The stage.
+        stage: StageName,
+        /// Why, in one line.
+        cause: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A file of the run cannot be written or read.
+    #[error("cannot write {}", path.display())]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The network client cannot be set up.
+    #[error("cannot set up the network client: {0}")]
+    Network(String),
+    /// The user asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl RunError {
+    pub(super) fn sandbox(what: impl Into<String>) -> impl FnOnce(SandboxError) -> Self {
+        let what = what.into();
+        move |source| Self::Sandbox { what, source }
+    }
+
+    pub(super) fn store(what: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
+        let what = what.into();
+        move |source| Self::Store { what, source }
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReadPipeline { .. }
+            | Self::Pipeline { .. }
+            | Self::Kind(_)
+            | Self::Input { .. }
+            | Self::NoSuchStage { .. }
+            | Self::Iso { .. } => exit::USAGE,
+            Self::Archive { source, .. } if !source.is_network() => exit::USAGE,
+            Self::Stage { .. } => exit::STAGE_FAILED,
+            Self::Archive { .. }
+            | Self::Sandbox { .. }
+            | Self::Store { .. }
+            | Self::DamagedCheckpoint { .. }
+            | Self::Folder { .. }
+            | Self::Network(_) => exit::NOT_READY,
+            Self::Cancelled => exit::CANCELLED,
+        }
+    }
+
+    /// What the user can do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Stage { hint, .. } => hint.clone(),
+            Self::NoSuchStage { meant: Some(meant), .. } => Some(format!("did you mean {meant:?}?")),
+            Self::NoSuchStage { .. } => Some("isokiln plan FILE lists the stages".to_owned()),
+            Self::Input { .. } => Some("paths are relative to the pipeline file's folder".to_owned()),
+            Self::Iso { source: NotAnIso::NoVolume, .. } => Some("give the path of an ISO image".to_owned()),
+            Self::Archive { source, .. } => Some(archive_hint(source)),
+            Self::Sandbox { source, .. } => sandbox_hint(source),
+            Self::Store { source, .. } => store_hint(source),
+            Self::DamagedCheckpoint { forgotten, .. } => Some(format!(
+                "the damaged checkpoints were forgotten ({}); build again: it continues from the last one that is whole",
+                forgotten.join(", ")
+            )),
+            Self::Folder { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some(full_disk_hint())
+            }
+            Self::ReadPipeline { .. }
+            | Self::Pipeline { .. }
+            | Self::Kind(_)
+            | Self::Iso { .. }
+            | Self::Folder { .. }
+            | Self::Network(_)
+            | Self::Cancelled => None,
+        }
+    }
+}
+
+fn archive_hint(error: &ArchiveError) -> String {
+    match error {
+        ArchiveError::NoMirror { .. } => "name one: mirrors = [\"http://…\"] in [system]".to_owned(),
+        ArchiveError::Unreachable { .. } => {
+            "check the network, or name another archive: mirrors = [\"http://…\"] in [system]".to_owned()
+        }
+        ArchiveError::NoSuite { .. } => {
+            "check the suite's name, or name an archive that has it: mirrors = [\"http://…\"] in [system]"
+                .to_owned()
+        }
+        ArchiveError::NoComponent { meant: Some(meant), .. } => format!("did you mean {meant:?}?"),
+        ArchiveError::NoComponent { .. } => "correct components in [system]".to_owned(),
+    }
+}
+
+fn sandbox_hint(error: &SandboxError) -> Option<String> {
+    Some(match error {
+        SandboxError::Unreachable { .. } => {
+            "start the engine, or point DOCKER_HOST at one; on Debian: apt install docker.io, then as root: dockerd"
+                .to_owned()
+        }
+        SandboxError::Forbidden { .. } => {
+            "join the group that owns the socket (usually: sudo usermod -aG docker $USER, then log in again)".to_owned()
+        }
+        SandboxError::BadAddress(_) => "write unix:///path/to/socket or tcp://host:port".to_owned(),
+        SandboxError::TooFewRights(_) => {
+            "isokiln doctor says what is missing; engines without root need more set up".to_owned()
+        }
+        SandboxError::Image(_) => {
+            "isokiln image build --route mirror|dockerfile tries another way; isokiln doctor checks the engine".to_owned()
+        }
+        full if full.is_disk_full() => {
+            "the engine's disk is full: free some space there (docker system df), or isokiln clean, then build again"
+                .to_owned()
+        }
+        SandboxError::Refused { .. } | SandboxError::Helper { .. } | SandboxError::Io { .. } => return None,
+    })
+}
+
+fn store_hint(error: &StoreError) -> Option<String> {
+    Some(match error {
+        full if full.is_disk_full() => full_disk_hint(),
+        StoreError::Damaged { .. } | StoreError::Missing { .. } => {
+            "isokiln verify says which checkpoints are damaged; isokiln checkpoint rm STAGE removes them"
+                .to_owned()
+        }
+        StoreError::BadDocument { .. } => "isokiln verify checks the whole store".to_owned(),
+        StoreError::NoSuchCheckpoint { .. } => {
+            "isokiln checkpoint list shows those that there are".to_owned()
+        }
+        StoreError::Io { .. } | StoreError::Layer(_) => return None,
+    })
+}
+
+fn full_disk_hint() -> String {
+    "the disk is full: isokiln gc --keep 1 frees what old builds hold; then build again, it continues from the last checkpoint"
+        .to_owned()
+}
+
+/// Room left, in words.
+pub(super) fn room(bytes: u64, inodes: u64) -> String {
+    format!("{} and {inodes} inodes are left", show_size(bytes))
+}

@@ -1,0 +1,133 @@
+//! isokiln's folder in a project: `.isokiln/`, with the store, the runs and the lock.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use isokiln_core::digest::Digest;
+use isokiln_core::names::{RunId, StageName};
+
+use super::clock::Clock;
+use super::error::RunError;
+use crate::store::{Store, WriterLock};
+
+/// `.isokiln/`.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+}
+
+/// `.isokiln/runs/ID/`.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    /// The run.
+    pub id: RunId,
+    path: PathBuf,
+}
+
+impl Home {
+    /// The folder, made if need be.
+    pub fn open(root: &Path) -> Result<Self, RunError> {
+        let made = fs::create_dir_all(root).and_then(|()| fs::canonicalize(root));
+        let root = made.map_err(|source| RunError::Folder { path: root.to_owned(), source })?;
+        Ok(Self { root })
+    }
+
+    /// The folder, only if it is there: commands that look must not leave anything.
+    pub fn find(root: &Path) -> Option<Self> {
+        let root = fs::canonicalize(root).ok()?;
+        root.join("store/index.json").is_file().then_some(Self { root })
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The store.
+    pub fn store(&self) -> Result<Store, RunError> {
+        Store::open(self.root.join("store")).map_err(RunError::store("the store cannot be opened"))
+    }
+
+    /// Waits for the right to write to the store; `waiting` is told who has it.
+    pub fn lock(&self, waiting: impl FnOnce(&str)) -> Result<WriterLock, RunError> {
+        WriterLock::take(&self.root.join("lock"), waiting)
+            .map_err(RunError::store("the store cannot be locked"))
+    }
+
+    /// Names what belongs to this folder inside the engine. Another folder, even a copy, has another.
+    pub fn store_id(&self) -> String {
+        Digest::of(self.root.as_os_str().as_encoded_bytes()).short()
+    }
+
+    /// Where runs lie.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// Path of the remembered archive states.
+    pub(super) fn archive_memory(&self) -> PathBuf {
+        self.root.join("archive.json")
+    }
+
+    /// Makes the folder of a new run, and points `latest` at it.
+    pub fn new_run(&self, clock: &dyn Clock) -> Result<RunFolder, RunError> {
+        let now = clock.nanoseconds();
+        let time = jiff::Timestamp::from_second(clock.seconds()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let salt = Digest::of(format!("{now} {}", std::process::id())).short();
+        let id = format!("{}-{}", time.strftime("%Y%m%d-%H%M%S"), &salt[..4]);
+        let id: RunId = id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
+        let folder = RunFolder { path: self.runs().join(id.as_str()), id };
+        fs::create_dir_all(&folder.path).map_err(|source| folder.error(&folder.path, source))?;
+        // Convenience only: a file system without links does without.
+        let latest = self.root.join("latest");
+        drop(fs::remove_file(&latest));
+        drop(std::os::unix::fs::symlink(Path::new("runs").join(folder.id.as_str()), latest));
+        Ok(folder)
+    }
+
+    /// Folders of all runs, oldest first.
+    pub fn run_folders(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.runs()) else { return Vec::new() };
+        let mut folders: Vec<_> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        folders.sort();
+        folders
+    }
+}
+
+impl RunFolder {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file for events.
+    pub(super) fn events(&self) -> Result<File, RunError> {
+        let path = self.path.join("events.jsonl");
+        File::create(&path).map_err(|source| self.error(&path, source))
+    }
+
+    /// The file for a stage's output.
+    pub(super) fn log(&self, stage: &StageName) -> Result<(PathBuf, File), RunError> {
+        let folder = self.path.join("stages").join(stage.as_str());
+        let path = folder.join("log");
+        let file = fs::create_dir_all(&folder).and_then(|()| File::create(&path));
+        file.map(|file| (path.clone(), file)).map_err(|source| self.error(&path, source))
+    }
+
+    /// Where files that leave the build go.
+    pub(super) fn artifacts(&self) -> Result<PathBuf, RunError> {
+        let path = self.path.join("artifacts");
+        fs::create_dir_all(&path).map_err(|source| self.error(&path, source))?;
+        Ok(path)
+    }
+
+    /// Where the evidence of a boot test goes.
+    pub(super) fn boot(&self, profile: &str) -> PathBuf {
+        self.path.join("boot").join(profile)
+    }
+
+    pub(super) fn error(&self, path: &Path, source: std::io::Error) -> RunError {
+        RunError::Folder { path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,34 @@
+//! Runs: builds, plans and boot tests put together from the other modules.
+
+mod artifacts;
+mod boot_test;
+mod build;
+mod builder_image;
+mod checkpoints;
+mod clean;
+mod clock;
+mod doctor;
+mod error;
+mod events;
+mod failure;
+mod guest;
+mod home;
+mod prepare;
+mod project;
+mod session;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+pub use boot_test::TestRequest;
+pub use build::{Build, BuildOptions, Outcome};
+pub use checkpoints::{RollbackReport, rollback};
+pub use clean::CleanReport;
+pub use clock::{Clock, SystemClock};
+pub use doctor::{Diagnosis, Health};
+pub use error::RunError;
+pub use events::{Events, Reporter};
+pub use home::{Home, RunFolder};
+pub use prepare::{Prepared, plan, prepare};
+pub use project::{Project, machine_profiles};
+pub use session::{Session, Testing, choose_profiles, default_checks};

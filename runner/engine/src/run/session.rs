@@ -1,0 +1,270 @@
+//! Whole commands that run something: build a pipeline, test an ISO.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use isokiln_core::boot::{BootReport, CheckSpec, MachineProfile, Verdict};
+use isokiln_core::event::Event;
+use isokiln_core::exit;
+use isokiln_core::names::ProfileName;
+
+use super::boot_test::{BootTests, ReportMemory, TestRequest, test_iso};
+use super::build::{Build, BuildOptions, Outcome};
+use super::builder_image::ensure_image;
+use super::clock::Clock;
+use super::error::RunError;
+use super::events::Events;
+use super::home::{Home, RunFolder};
+use super::prepare::prepare;
+use super::project::{Project, machine_profiles};
+use crate::archive::Fetch;
+use crate::sandbox::CancelWatch;
+use crate::sandbox::docker::{DockerSandbox, Engine, sweep};
+
+/// The edges that a command uses.
+pub struct Session {
+    /// Who is told.
+    pub events: Events,
+    /// The user's wish to stop.
+    pub cancel: CancelWatch,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// The network.
+    pub fetch: Arc<dyn Fetch>,
+}
+
+/// Whether a build's ISO is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Testing {
+    /// As the pipeline says; what has passed before is not tested again.
+    AsNeeded,
+    /// As the pipeline says, in any case.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+impl Session {
+    /// Builds a pipeline and tests its ISO; gives the exit code.
+    pub async fn build(
+        &self,
+        home: &Home,
+        file: &Path,
+        options: BuildOptions,
+        testing: Testing,
+    ) -> Result<u8, RunError> {
+        let started = Instant::now();
+        let project = Project::load(file)?;
+        let mut prepared = prepare(home, project, &*self.fetch, &self.events).await?;
+        self.sweep(&prepared.engine).await?;
+        let _lock = home.lock(|holder| {
+            self.events.warn(format!("waiting for process {holder}, which writes to the same store"));
+        })?;
+        let run = self.begin(
+            home,
+            Some(&prepared.project),
+            &prepared.project.pipeline.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
+        )?;
+        let mut script_seconds = 0.0;
+        let result = async {
+            let image =
+                ensure_image(&prepared.engine, None, false, &run.id, &*self.fetch, &self.events).await?;
+            prepared.context.builder = image.contents.clone();
+            let sandbox = DockerSandbox::new(
+                prepared.engine.clone(),
+                image.name.clone(),
+                &home.store_id(),
+                run.id.clone(),
+            );
+            let sandbox = Arc::new(sandbox);
+            let build = Build::new(
+                home.clone(),
+                run.clone(),
+                prepared.project.clone(),
+                prepared.context.clone(),
+                sandbox.clone(),
+                self.events.clone(),
+                self.cancel.clone(),
+                self.clock.clone(),
+                options,
+            )?;
+            let outcome = build.run().await?;
+            script_seconds = outcome.script_seconds;
+            if testing == Testing::Never {
+                return Ok(exit::OK);
+            }
+            let tests = BootTests {
+                // The build has removed its containers; the tests start with a sandbox of their own.
+                sandbox: Arc::new(sandbox.again()),
+                builder: image.contents,
+                run: run.clone(),
+                events: self.events.clone(),
+                cancel: self.cancel.clone(),
+            };
+            self.test_artifacts(home, &prepared.project, &tests, &outcome, testing).await
+        }
+        .await;
+        self.end(started, script_seconds, &result);
+        result
+    }
+
+    async fn test_artifacts(
+        &self,
+        home: &Home,
+        project: &Project,
+        tests: &BootTests,
+        outcome: &Outcome,
+        testing: Testing,
+    ) -> Result<u8, RunError> {
+        let Some(wanted) = &project.pipeline.boot_test else { return Ok(exit::OK) };
+        let profiles = known_profiles();
+        let profiles: Vec<_> = wanted
+            .profiles
+            .iter()
+            .filter_map(|name| profiles.iter().find(|p| p.name == *name).cloned())
+            .collect();
+        let store = home.store()?;
+        let isos = outcome.artifacts.iter().filter(|path| path.extension().is_some_and(|end| end == "iso"));
+        let mut verdicts = Vec::new();
+        for iso in isos {
+            let request = TestRequest {
+                iso: iso.clone(),
+                profiles: profiles.clone(),
+                checks: wanted.checks.clone(),
+                memory: wanted.memory,
+                cpus: wanted.cpus,
+            };
+            let maker = project.pipeline.stages.iter().rfind(|stage| stage.makes_artifacts);
+            let memory = maker.map(|stage| ReportMemory {
+                store: &store,
+                pipeline: project.pipeline.name.clone(),
+                stage: stage.name.clone(),
+                now: self.clock.seconds(),
+                retest: testing == Testing::Always,
+            });
+            let reports = test_iso(tests, &request, memory.as_ref()).await;
+            let destroyed = tests.destroy().await;
+            verdicts.extend(reports?.iter().map(|report| report.verdict));
+            destroyed?;
+        }
+        Ok(verdicts.into_iter().max().map_or(exit::OK, exit::of_verdict))
+    }
+
+    /// Tests any ISO; gives the exit code and the reports.
+    pub async fn test(
+        &self,
+        home: &Home,
+        request: TestRequest,
+    ) -> Result<(u8, Vec<BootReport>, PathBuf), RunError> {
+        let started = Instant::now();
+        // What is not an ISO is refused before anything is started.
+        super::boot_test::read_facts(&request.iso)?;
+        let engine =
+            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        self.sweep(&engine).await?;
+        let run = self.begin(home, None, &[])?;
+        let result = async {
+            let image = ensure_image(&engine, None, false, &run.id, &*self.fetch, &self.events).await?;
+            let sandbox = DockerSandbox::new(engine.clone(), image.name, &home.store_id(), run.id.clone());
+            let tests = BootTests {
+                sandbox: Arc::new(sandbox),
+                builder: image.contents,
+                run: run.clone(),
+                events: self.events.clone(),
+                cancel: self.cancel.clone(),
+            };
+            let reports = test_iso(&tests, &request, None).await;
+            let destroyed = tests.destroy().await;
+            let reports = reports?;
+            destroyed.map(|()| reports)
+        }
+        .await;
+        let worst = |reports: &[BootReport]| {
+            exit::of_verdict(
+                reports.iter().map(|report| report.verdict).max().unwrap_or(Verdict::Inconclusive),
+            )
+        };
+        let (result, reports) = match result {
+            Ok(reports) => (Ok(worst(&reports)), reports),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        self.end(started, 0.0, &result);
+        Ok((result?, reports, run.path().to_owned()))
+    }
+
+    /// Makes the builder image, or finds it.
+    pub async fn image(
+        &self,
+        route: Option<crate::sandbox::docker::Route>,
+        rebuild: bool,
+    ) -> Result<crate::sandbox::docker::BuilderImage, RunError> {
+        let engine =
+            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        let run = "image".parse().map_err(|_| RunError::Network("bad run id".to_owned()))?;
+        ensure_image(&engine, route, rebuild, &run, &*self.fetch, &self.events).await
+    }
+
+    /// Removes what killed processes have left.
+    async fn sweep(&self, engine: &Engine) -> Result<(), RunError> {
+        let gone =
+            sweep(engine).await.map_err(RunError::sandbox("what earlier runs left cannot be removed"))?;
+        for leftover in gone {
+            self.events.warn(format!("removed {} {} of a run that was killed", leftover.kind, leftover.name));
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &self,
+        home: &Home,
+        project: Option<&Project>,
+        stages: &[isokiln_core::names::StageName],
+    ) -> Result<RunFolder, RunError> {
+        let run = home.new_run(&*self.clock)?;
+        self.events.record_to(run.events()?);
+        self.events.emit(Event::RunStarted {
+            run: run.id.clone(),
+            pipeline: project.map(|project| project.pipeline.name.clone()),
+            stages: stages.to_vec(),
+        });
+        Ok(run)
+    }
+
+    fn end(&self, started: Instant, script_seconds: f64, result: &Result<u8, RunError>) {
+        let (exit_code, error) = match result {
+            Ok(code) => (*code, None),
+            // A failed stage has told for itself.
+            Err(error @ RunError::Stage { .. }) => (error.exit_code(), None),
+            Err(error) => (error.exit_code(), Some(error.to_string())),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.events.emit(Event::RunFinished { exit_code, seconds, script_seconds, error });
+    }
+}
+
+fn known_profiles() -> Vec<MachineProfile> {
+    machine_profiles().unwrap_or_default()
+}
+
+/// Machines and checks by the names given on a command line; all of them where none are.
+pub fn choose_profiles(names: &[ProfileName]) -> Result<Vec<MachineProfile>, String> {
+    let known = known_profiles();
+    if names.is_empty() {
+        return Ok(known);
+    }
+    names
+        .iter()
+        .map(|name| {
+            known.iter().find(|profile| profile.name == *name).cloned().ok_or_else(|| {
+                let valid: Vec<_> = known.iter().map(|profile| profile.name.as_str()).collect();
+                format!("unknown machine profile {:?}; valid: {}", name.as_str(), valid.join(", "))
+            })
+        })
+        .collect()
+}
+
+/// What is checked where nothing else is asked for.
+pub fn default_checks() -> Vec<CheckSpec> {
+    vec![CheckSpec::Boot]
+}

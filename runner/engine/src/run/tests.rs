@@ -1,0 +1,1 @@
+//! Builds against a sandbox that is made up here.

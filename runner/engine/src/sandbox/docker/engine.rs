@@ -1,0 +1,140 @@
+//! Reaching the engine.
+
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use serde::Serialize;
+
+use super::super::SandboxError;
+
+/// A container engine that answers.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) docker: Docker,
+    address: String,
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct EngineFacts {
+    /// Address it was reached at.
+    pub address: String,
+    /// For example `Docker Engine`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Processors.
+    pub cpus: i64,
+    /// Bytes of memory.
+    pub memory: i64,
+    /// Folder where it keeps images and volumes.
+    pub root: String,
+}
+
+/// Long enough for an image import; what may hang is given a limit of its own.
+const TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// An engine that is well answers a ping in milliseconds.
+const PING: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// The engine that `DOCKER_HOST` names, or the one at the usual socket.
+    pub async fn connect() -> Result<Self, SandboxError> {
+        let address = match env::var("DOCKER_HOST") {
+            Ok(address) if !address.is_empty() => address,
+            _ => default_address(),
+        };
+        let timeout = TIMEOUT.as_secs();
+        let client = if address.starts_with("unix://") {
+            Docker::connect_with_unix(&address, timeout, API_DEFAULT_VERSION)
+        } else if address.starts_with("tcp://") || address.starts_with("http://") {
+            Docker::connect_with_http(&address, timeout, API_DEFAULT_VERSION)
+        } else {
+            return Err(SandboxError::BadAddress(address));
+        };
+        let unreachable = |reason: String| SandboxError::Unreachable { address: address.clone(), reason };
+        let docker = client.map_err(|error| match error {
+            Error::SocketNotFoundError(path) => unreachable(format!("there is no socket {path}")),
+            error => unreachable(chain(&error)),
+        })?;
+        match tokio::time::timeout(PING, docker.ping()).await {
+            Err(_) => Err(unreachable(format!("no answer within {} seconds", PING.as_secs()))),
+            Ok(Err(error)) => {
+                let reason = chain(&error);
+                if reason.contains("Permission denied") {
+                    return Err(SandboxError::Forbidden { address });
+                }
+                Err(unreachable(reason))
+            }
+            Ok(Ok(_)) => Ok(Self { docker, address }),
+        }
+    }
+
+    /// What the engine says of itself.
+    pub async fn facts(&self) -> Result<EngineFacts, SandboxError> {
+        let info = self.docker.info().await.map_err(|error| refused("describe itself", &error))?;
+        let version = self.docker.version().await.map_err(|error| refused("tell its version", &error))?;
+        let component = version.components.unwrap_or_default().into_iter().next();
+        Ok(EngineFacts {
+            address: self.address.clone(),
+            name: component.map_or_else(|| "container engine".to_owned(), |component| component.name),
+            version: version.version.unwrap_or_default(),
+            cpus: info.ncpu.unwrap_or_default(),
+            memory: info.mem_total.unwrap_or_default(),
+            root: info.docker_root_dir.unwrap_or_default(),
+        })
+    }
+
+    /// Whether the address is a socket of this machine, so that shared folders are worth a try.
+    pub(super) fn may_be_local(&self) -> bool {
+        self.address.starts_with("unix://")
+            || ["tcp://127.", "tcp://localhost", "http://127.", "http://localhost"]
+                .iter()
+                .any(|local| self.address.starts_with(local))
+    }
+}
+
+fn default_address() -> String {
+    let system = "/var/run/docker.sock";
+    if !Path::new(system).exists()
+        && let Ok(runtime) = env::var("XDG_RUNTIME_DIR")
+    {
+        // An engine without root keeps its socket there.
+        let own = format!("{runtime}/docker.sock");
+        if Path::new(&own).exists() {
+            return format!("unix://{own}");
+        }
+    }
+    format!("unix://{system}")
+}
+
+/// The engine's refusal, with all that it said.
+pub(super) fn refused(action: impl Into<String>, error: &Error) -> SandboxError {
+    let reason = match error {
+        Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        Error::DockerStreamError { error } => error.clone(),
+        error => chain(error),
+    };
+    SandboxError::Refused { action: action.into(), reason }
+}
+
+/// An error with its sources: the innermost usually says what happened.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+/// Whether the engine says that a thing is not there.
+pub(super) fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}

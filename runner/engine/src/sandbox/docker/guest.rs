@@ -1,0 +1,166 @@
+//! QEMU in a container: started, talked to through its sockets, and gone when it is let go of.
+
+use std::io;
+
+use futures_util::StreamExt;
+use isokiln_core::digest::Digest;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
+use tokio_util::io::StreamReader;
+
+use super::super::{ContainerFile, Inflow, SandboxError};
+use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
+use super::exec::{Exec, Tail};
+use super::rights::Rights;
+use super::upload::Upload;
+use super::{DockerSandbox, VOLUME};
+
+/// What QEMU's container is given.
+#[derive(Debug, Clone)]
+pub struct GuestOrder {
+    /// For labels and messages.
+    pub purpose: String,
+    /// QEMU's arguments.
+    pub arguments: Vec<String>,
+    /// User and group that QEMU runs as, as numbers.
+    pub user: (u32, u32),
+    /// Whether it gets `/dev/kvm`.
+    pub kvm: bool,
+    /// Small files for it.
+    pub files: Vec<ContainerFile>,
+}
+
+/// QEMU's container while it runs.
+pub struct GuestContainer {
+    container: Container,
+    attachment: Mutex<Attachment>,
+}
+
+/// Capabilities with which the container prepares QEMU's folder and then becomes the user.
+const TO_BECOME_USER: [&str; 5] = ["CHOWN", "DAC_OVERRIDE", "SETGID", "SETPCAP", "SETUID"];
+
+impl DockerSandbox {
+    /// Takes an ISO into the volume; also gives the path at which QEMU will find it.
+    pub async fn iso_inflow(&self, digest: Digest) -> Result<(Inflow, String), SandboxError> {
+        let name = format!("{}.iso", digest.short());
+        let flow = self.carry_in(&["iso", &name], "taking the ISO").await?;
+        Ok((flow, format!("{VOLUME}/iso/{name}")))
+    }
+
+    /// Starts QEMU.
+    pub async fn start_guest(&self, order: GuestOrder) -> Result<GuestContainer, SandboxError> {
+        let mut command = vec!["/isokiln/lib/guest", "qemu-system-x86_64"];
+        command.extend(order.arguments.iter().map(String::as_str));
+        let mut spec = ContainerSpec::new(&self.image, &self.run, &order.purpose, &command);
+        spec.rights = Rights::Only(TO_BECOME_USER.map(str::to_owned).to_vec());
+        // The guest's own network goes out through QEMU.
+        spec.network = true;
+        spec.volume = Some(VolumeMount { name: self.volume.clone(), read_only: true });
+        spec.environment = vec![
+            ("ISOKILN_USER".to_owned(), format!("{}:{}", order.user.0, order.user.1)),
+            ("ISOKILN_TOKEN".to_owned(), self.token.clone()),
+        ];
+        if order.kvm {
+            spec.devices.push("/dev/kvm".to_owned());
+        }
+        let container = Container::create(&self.engine, &spec).await?;
+        let started = async {
+            container.upload(Upload::library().files(order.files).stream()).await?;
+            let attachment = container.attach().await?;
+            container.start().await?;
+            Ok(attachment)
+        }
+        .await;
+        match started {
+            Ok(attachment) => Ok(GuestContainer { container, attachment: Mutex::new(attachment) }),
+            Err(error) => {
+                container.remove().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Both directions of a socket in the container.
+pub struct Channel {
+    /// From the guest.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// To the guest.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+impl GuestContainer {
+    /// Connects to a UNIX socket, waiting for it to appear for at most ten seconds.
+    pub async fn connect(&self, path: &str) -> Result<Channel, SandboxError> {
+        let script = format!(
+            "for i in $(seq 200); do [ -S {path} ] && exec socat - UNIX-CONNECT:{path}; sleep 0.05; done; exit 1"
+        );
+        let (output, input, _) =
+            Exec::start(&self.container, &["sh", "-c", &script], true).await?.into_parts();
+        Ok(Channel { reader: stdout(output), writer: Box::new(input) })
+    }
+
+    /// A file's bytes from its beginning, and what is added to it as it comes.
+    pub async fn follow(&self, path: &str) -> Result<Box<dyn AsyncRead + Send + Unpin>, SandboxError> {
+        let script =
+            format!("exec tail --bytes=+1 --follow=name --retry --sleep-interval=0.1 {path} 2>/dev/null");
+        let (output, input, _) =
+            Exec::start(&self.container, &["sh", "-c", &script], false).await?.into_parts();
+        // Dropping the input would be taken for the end of the conversation by some engines.
+        Ok(Box::new(KeepAlive { reader: stdout(output), _input: input }))
+    }
+
+    /// A file's bytes now.
+    pub async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError> {
+        Exec::start(&self.container, &["cat", path], false).await?.finish("reading a file of the guest").await
+    }
+
+    /// Waits until QEMU has ended; gives its exit status and the end of what it printed.
+    pub async fn wait(&self) -> Result<(i64, String), SandboxError> {
+        let mut words = Tail::default();
+        let mut status = None;
+        let mut attachment = self.attachment.lock().await;
+        while let Some(Ok(item)) = attachment.output.next().await {
+            let bytes = item.into_bytes();
+            match bytes.strip_prefix(b"\x1e") {
+                Some(message) => {
+                    let text = String::from_utf8_lossy(message).into_owned();
+                    let json = text.split_once(' ').map_or("", |(_, json)| json);
+                    let ended = serde_json::from_str::<serde_json::Value>(json).ok();
+                    status = ended.and_then(|ended| ended["ended"].as_i64());
+                    break;
+                }
+                None => words.push(&bytes),
+            }
+        }
+        let status = match status {
+            Some(status) => status,
+            None => self.container.wait().await?.unwrap_or(-1),
+        };
+        Ok((status, words.or_status(status)))
+    }
+
+    /// Removes the container, whatever QEMU is doing.
+    pub async fn remove(self) -> Result<(), SandboxError> {
+        self.container.remove().await
+    }
+}
+
+fn stdout(output: super::exec::ExecOutput) -> Box<dyn AsyncRead + Send + Unpin> {
+    Box::new(StreamReader::new(super::exec::split(output).0.boxed()))
+}
+
+struct KeepAlive {
+    reader: Box<dyn AsyncRead + Send + Unpin>,
+    _input: super::exec::ExecInput,
+}
+
+impl AsyncRead for KeepAlive {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::pin::Pin::new(&mut self.reader).poll_read(context, buffer)
+    }
+}

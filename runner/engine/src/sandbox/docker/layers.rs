@@ -1,0 +1,82 @@
+//! [`Sandbox`] kept with containers.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use isokiln_core::digest::{DiffId, Digest};
+use isokiln_core::names::{RunId, StageName};
+use tokio::sync::mpsc;
+
+use super::super::{CancelWatch, Inflow, Outflow, Sandbox, SandboxError, StageEnd, StageOutput, StageSpec};
+use super::{DockerSandbox, sweep};
+
+/// Name of the folder in the volume in which a stage works.
+pub(super) fn work(run: &RunId, stage: &StageName) -> String {
+    format!("{run}.{stage}")
+}
+
+#[async_trait]
+impl Sandbox for DockerSandbox {
+    async fn unpacked(&self) -> Result<BTreeSet<DiffId>, SandboxError> {
+        let listed = self.carry(&["layers"], "listing layers").await?;
+        Ok(listed
+            .lines()
+            .filter_map(|hex| format!("sha256:{hex}").parse::<Digest>().ok())
+            .map(DiffId)
+            .collect())
+    }
+
+    async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError> {
+        self.carry_in(&["restore", &layer.0.hex()], "unpacking a layer").await
+    }
+
+    async fn settle(&self, layer: DiffId) -> Result<(), SandboxError> {
+        self.carry(&["settle", &layer.0.hex()], "naming a layer").await.map(drop)
+    }
+
+    async fn run_stage(
+        &self,
+        spec: StageSpec,
+        output: mpsc::Sender<StageOutput>,
+        cancel: CancelWatch,
+    ) -> Result<StageEnd, SandboxError> {
+        self.run_stage_container(spec, output, cancel).await
+    }
+
+    async fn capture(&self, run: &RunId, stage: &StageName) -> Result<Outflow, SandboxError> {
+        self.carry_out(&["capture", &work(run, stage)], "capturing what the stage changed").await
+    }
+
+    async fn adopt(&self, run: &RunId, stage: &StageName, layer: DiffId) -> Result<(), SandboxError> {
+        self.carry(&["adopt", &work(run, stage), &layer.0.hex()], "keeping a layer").await.map(drop)
+    }
+
+    async fn artifacts(&self, run: &RunId, stage: &StageName) -> Result<Vec<String>, SandboxError> {
+        let listed = self.carry(&["artifacts", &work(run, stage)], "listing artifacts").await?;
+        Ok(listed.lines().map(str::to_owned).collect())
+    }
+
+    async fn artifact(&self, run: &RunId, stage: &StageName, name: &str) -> Result<Outflow, SandboxError> {
+        self.carry_out(&["artifact", &work(run, stage), name], "fetching an artifact").await
+    }
+
+    async fn keep_only(&self, layers: &BTreeSet<DiffId>) -> Result<(), SandboxError> {
+        let names: Vec<_> = layers.iter().map(|layer| layer.0.hex()).collect();
+        let mut arguments = vec!["keep-only"];
+        arguments.extend(names.iter().map(String::as_str));
+        self.carry(&arguments, "tidying the volume").await.map(drop)
+    }
+
+    async fn free_space(&self) -> Result<(u64, u64), SandboxError> {
+        let printed = self.carry(&["space"], "measuring free space").await?;
+        let mut numbers = printed.split_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(bytes)), Some(Ok(inodes))) => Ok((bytes, inodes)),
+            _ => Err(SandboxError::Helper { what: "measuring free space".to_owned(), reason: printed }),
+        }
+    }
+
+    async fn destroy(&self) -> Result<(), SandboxError> {
+        sweep::remove_run(&self.engine, &self.run).await
+    }
+}

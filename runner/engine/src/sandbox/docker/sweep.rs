@@ -1,0 +1,165 @@
+//! Removing what processes that were killed have left: by label and process identity, never by name.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder,
+};
+use isokiln_core::names::RunId;
+use serde::Serialize;
+
+use super::super::SandboxError;
+use super::container::remove_container;
+use super::engine::{Engine, is_missing, refused};
+use super::labels::{OWNER, OwnerState, RUN, STAGE, owner, owner_state};
+
+/// Something that a run made and did not remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// `container` or `folder`.
+    pub kind: &'static str,
+    /// Its name or path.
+    pub name: String,
+    /// What it was for.
+    pub purpose: String,
+    /// Whether its maker is known to have ended, so that the next command removes it.
+    pub swept: bool,
+}
+
+/// Names of folders for pipes begin with this; the file in them names their maker.
+const FOLDER_PREFIX: &str = "isokiln-";
+const OWNER_FILE: &str = "owner";
+
+/// Makes a folder for pipes that a sweep recognises.
+pub(super) fn make_owned_folder() -> std::io::Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir()?;
+    fs::write(folder.path().join(OWNER_FILE), owner())?;
+    Ok(folder)
+}
+
+/// Everything that is left, of processes that have ended or that cannot be judged from here.
+pub async fn leftovers(engine: &Engine) -> Result<Vec<Leftover>, SandboxError> {
+    let mut found: Vec<_> = containers(engine, RUN)
+        .await?
+        .iter()
+        .map(|container| (container, judge(container)))
+        .filter(|(_, state)| *state != OwnerState::Alive)
+        .map(|(container, state)| Leftover {
+            kind: "container",
+            name: name(container),
+            purpose: label(container, STAGE),
+            swept: is_swept(container, state),
+        })
+        .collect();
+    for (path, state) in folders().into_iter().filter(|(_, state)| *state != OwnerState::Alive) {
+        found.push(Leftover {
+            kind: "folder",
+            name: path.display().to_string(),
+            purpose: "pipes".to_owned(),
+            swept: state == OwnerState::Gone,
+        });
+    }
+    Ok(found)
+}
+
+/// Removes what processes have left that are known to have ended; gives what went.
+pub async fn sweep(engine: &Engine) -> Result<Vec<Leftover>, SandboxError> {
+    let mut gone = Vec::new();
+    for container in containers(engine, RUN).await? {
+        if is_swept(&container, judge(&container)) {
+            if let Some(id) = &container.id {
+                remove_container(engine, id).await?;
+            }
+            gone.push(Leftover {
+                kind: "container",
+                name: name(&container),
+                purpose: label(&container, STAGE),
+                swept: true,
+            });
+        }
+    }
+    for (path, state) in folders() {
+        if state == OwnerState::Gone && fs::remove_dir_all(&path).is_ok() {
+            let name = path.display().to_string();
+            gone.push(Leftover { kind: "folder", name, purpose: "pipes".to_owned(), swept: true });
+        }
+    }
+    Ok(gone)
+}
+
+/// Removes every container of a run.
+pub(super) async fn remove_run(engine: &Engine, run: &RunId) -> Result<(), SandboxError> {
+    for container in containers(engine, &format!("{RUN}={run}")).await? {
+        if let Some(id) = &container.id {
+            remove_container(engine, id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of the volumes that belong to isokiln's stores.
+pub async fn volumes(engine: &Engine) -> Result<Vec<String>, SandboxError> {
+    let filters = HashMap::from([("name", vec!["isokiln-"])]);
+    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+    let listed =
+        engine.docker.list_volumes(Some(options)).await.map_err(|error| refused("list volumes", &error))?;
+    let names = listed.volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+    // The engine's filter finds the text anywhere in the name.
+    Ok(names.filter(|name| name.starts_with("isokiln-")).collect())
+}
+
+/// Removes a volume; one that is not there counts as removed.
+pub async fn remove_volume(engine: &Engine, name: &str) -> Result<(), SandboxError> {
+    let options = RemoveVolumeOptionsBuilder::default().force(true).build();
+    match engine.docker.remove_volume(name, Some(options)).await {
+        Ok(()) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) => Err(refused("remove a volume", &error)),
+    }
+}
+
+async fn containers(engine: &Engine, filter: &str) -> Result<Vec<ContainerSummary>, SandboxError> {
+    let filters = HashMap::from([("label", vec![filter])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    engine.docker.list_containers(Some(options)).await.map_err(|error| refused("list containers", &error))
+}
+
+fn judge(container: &ContainerSummary) -> OwnerState {
+    owner_state(&label(container, OWNER))
+}
+
+/// Containers of ended processes go; those of unknown ones only if they do not run, because nothing
+/// starts them again.
+fn is_swept(container: &ContainerSummary, state: OwnerState) -> bool {
+    let runs = container.state.as_ref().is_none_or(|state| state.to_string() == "running");
+    match state {
+        OwnerState::Alive => false,
+        OwnerState::Gone => true,
+        OwnerState::Unknown => !runs,
+    }
+}
+
+fn label(container: &ContainerSummary, key: &str) -> String {
+    container.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default()
+}
+
+fn name(container: &ContainerSummary) -> String {
+    let names = container.names.as_ref().and_then(|names| names.first());
+    names.map_or_else(String::new, |name| name.trim_start_matches('/').to_owned())
+}
+
+fn folders() -> Vec<(PathBuf, OwnerState)> {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(FOLDER_PREFIX))
+        .filter_map(|entry| Some((entry.path(), owner_state(&owner_of(&entry.path())?))))
+        .collect()
+}
+
+fn owner_of(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join(OWNER_FILE)).ok()
+}

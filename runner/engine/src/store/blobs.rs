@@ -1,0 +1,183 @@
+//! Blobs: files named by the digest of their bytes.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use isokiln_core::digest::{Digest, Hasher};
+
+use super::disk::DiskFile;
+use super::{IoContext, Store, StoreError};
+
+/// Begins the names of files that are still being written. A writer that died leaves them behind;
+/// the next garbage collection takes them away.
+pub(super) const TEMPORARY: &str = ".tmp-";
+
+/// A blob being written; without [`BlobWriter::finish`] nothing remains of it.
+pub(super) struct BlobWriter<'s> {
+    store: &'s Store,
+    temporary: PathBuf,
+    file: Option<BufWriter<Box<dyn DiskFile>>>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl Store {
+    pub(super) fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
+        let temporary = temporary_name(&self.blob_folder());
+        let file = self.disk.create(&temporary).on("write", &temporary)?;
+        Ok(BlobWriter {
+            store: self,
+            temporary,
+            file: Some(BufWriter::with_capacity(256 << 10, file)),
+            hasher: Hasher::new(),
+            size: 0,
+        })
+    }
+
+    /// Stores bytes; gives their digest.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        let path = self.blob_path(digest);
+        if fs::metadata(&path).is_ok_and(|there| there.len() == bytes.len() as u64) {
+            return Ok(digest);
+        }
+        self.replace(&path, bytes)?;
+        Ok(digest)
+    }
+
+    /// Stores everything that `source` gives; gives its digest and its number of bytes.
+    pub fn put_stream(&self, mut source: impl Read) -> Result<(Digest, u64), StoreError> {
+        let mut writer = self.blob_writer()?;
+        io::copy(&mut source, &mut writer).on("write", &self.blob_folder())?;
+        writer.finish()
+    }
+
+    /// A small blob, checked.
+    pub fn get(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob_path(digest);
+        match fs::read(&path) {
+            Ok(bytes) if Digest::of(&bytes) == digest => Ok(bytes),
+            Ok(_) => Err(StoreError::Damaged { digest }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing { digest }),
+            Err(source) => Err(StoreError::Io { action: "read", path, source }),
+        }
+    }
+
+    /// A blob of any size. The last read fails if the bytes are not those of the digest.
+    pub fn reader(&self, digest: Digest) -> Result<BlobReader, StoreError> {
+        let path = self.blob_path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok(BlobReader { file, hasher: Hasher::new(), digest, finished: false }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing { digest }),
+            Err(source) => Err(StoreError::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Whether a blob is there, unchecked.
+    pub fn has(&self, digest: Digest) -> bool {
+        self.blob_path(digest).is_file()
+    }
+
+    /// Replaces a file in one step.
+    pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let temporary = temporary_name(path.parent().unwrap_or(&self.root));
+        let written = (|| {
+            let mut file = self.disk.create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync()?;
+            drop(file);
+            self.disk.rename(&temporary, path)
+        })();
+        if written.is_err() {
+            // The first error is the one to tell; what is left is a file that the collector knows.
+            drop(self.disk.remove(&temporary));
+        }
+        written.on("write", path)
+    }
+}
+
+impl BlobWriter<'_> {
+    /// Gives the blob its name; returns its digest and its number of bytes.
+    pub(super) fn finish(mut self) -> Result<(Digest, u64), StoreError> {
+        let digest = std::mem::take(&mut self.hasher).finish();
+        let path = self.store.blob_path(digest);
+        let file = self.file.take();
+        let renamed = (|| {
+            if let Some(file) = file {
+                let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+                file.sync()?;
+            }
+            self.store.disk.rename(&self.temporary, &path)
+        })();
+        renamed.on("write", &path)?;
+        Ok((digest, self.size))
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let file = self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for BlobWriter<'_> {
+    fn drop(&mut self) {
+        // After `finish` the name is gone and this does nothing.
+        drop(self.store.disk.remove(&self.temporary));
+    }
+}
+
+/// Reads a blob and checks it at its end.
+#[derive(Debug)]
+pub struct BlobReader {
+    file: File,
+    hasher: Hasher,
+    digest: Digest,
+    finished: bool,
+}
+
+/// Carried by the `io::Error` of a read that found a damaged blob.
+#[derive(Debug, thiserror::Error)]
+#[error("blob {0} in the store is damaged")]
+pub(super) struct DamagedBlob(pub(super) Digest);
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        if count > 0 {
+            self.hasher.update(&buffer[..count]);
+        } else if !buffer.is_empty() && !self.finished {
+            self.finished = true;
+            if std::mem::take(&mut self.hasher).finish() != self.digest {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, DamagedBlob(self.digest)));
+            }
+        }
+        Ok(count)
+    }
+}
+
+impl StoreError {
+    /// Recognises a damaged blob in an error that went through `std::io`.
+    pub fn from_read(error: io::Error, path: &Path) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<DamagedBlob>()) {
+            Some(DamagedBlob(digest)) => Self::Damaged { digest: *digest },
+            None => Self::Io { action: "read", path: path.to_owned(), source: error },
+        }
+    }
+}
+
+fn temporary_name(folder: &Path) -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    folder.join(format!("{TEMPORARY}{}-{count}", std::process::id()))
+}

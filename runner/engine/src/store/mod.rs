@@ -1,0 +1,152 @@
+//! The store: an OCI image layout on the user's disk that holds every checkpoint.
+//!
+//! One writer at a time ([`Store::lock`]); readers never wait. Blobs are written to a temporary file,
+//! synced and renamed, and the index after them, so that a crash at any instant leaves a store that
+//! verifies. Bytes are checked against their digest whenever they are read.
+
+mod blobs;
+mod disk;
+mod export;
+mod gc;
+mod index;
+mod layers;
+mod lock;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use isokiln_core::digest::Digest;
+use isokiln_core::layer::LayerError;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use gc::{GcReport, KeepRule};
+pub use layers::{Compression, LayerReader, StoredLayer};
+pub use lock::WriterLock;
+pub use verify::{Damage, VerifyReport};
+
+/// What the store cannot carry on from.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system said no.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried: "read", "write".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A blob's bytes do not have the blob's digest.
+    #[error("blob {digest} in the store is damaged")]
+    Damaged {
+        /// Digest that the bytes should have.
+        digest: Digest,
+    },
+    /// A blob is not there.
+    #[error("blob {digest} is missing from the store")]
+    Missing {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A document cannot be understood.
+    #[error("{} is not a document of this store: {reason}", path.display())]
+    BadDocument {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A layer's stream broke.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// There is no such checkpoint.
+    #[error("there is no checkpoint {what}")]
+    NoSuchCheckpoint {
+        /// As the user named it.
+        what: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        let is_full = |error: &std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Io { source, .. } => is_full(source),
+            Self::Layer(LayerError::Write(source)) => is_full(source),
+            _ => false,
+        }
+    }
+
+    /// The blob that is damaged or missing, if that is the trouble.
+    pub fn broken_blob(&self) -> Option<Digest> {
+        match self {
+            Self::Damaged { digest } | Self::Missing { digest } => Some(*digest),
+            _ => None,
+        }
+    }
+}
+
+/// Adds what was tried and on what.
+trait IoContext<T> {
+    fn on(self, action: &'static str, path: &Path) -> Result<T, StoreError>;
+}
+
+impl<T> IoContext<T> for std::io::Result<T> {
+    fn on(self, action: &'static str, path: &Path) -> Result<T, StoreError> {
+        self.map_err(|source| StoreError::Io { action, path: path.to_owned(), source })
+    }
+}
+
+/// An OCI image layout in a folder.
+#[derive(Clone)]
+pub struct Store {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Store {
+    /// Opens the store in `root`, making an empty one where there is none.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_on(root, Arc::new(RealDisk))
+    }
+
+    /// Opens a store on a disk of the caller's choice.
+    pub fn open_on(root: impl Into<PathBuf>, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let store = Self { root: root.into(), disk };
+        let blobs = store.blob_folder();
+        store.disk.create_dir_all(&blobs).on("make", &blobs)?;
+        let layout = store.root.join("oci-layout");
+        if !layout.exists() {
+            store.replace(&layout, &isokiln_core::image::oci_layout())?;
+        }
+        let index = store.index_path();
+        if !index.exists() {
+            store.replace(&index, &isokiln_core::image::empty_index())?;
+        }
+        Ok(store)
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn blob_folder(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.blob_folder().join(digest.hex())
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.root.join("index.json")
+    }
+}

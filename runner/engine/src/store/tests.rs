@@ -1,0 +1,309 @@
+//! The store on real and on failing disks.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use isokiln_core::digest::Digest;
+use isokiln_core::image::{
+    ARTIFACTS_TYPE, Artifact, EntryNote, LayerBlob, Role, attachment_documents, checkpoint_documents,
+};
+use isokiln_core::plan::StageInputs;
+use tar::{Builder, Header};
+
+use super::*;
+
+/// The tar of a made-up upper directory: one file with that text.
+fn tar_of(text: &str) -> Vec<u8> {
+    let mut archive = Builder::new(Vec::new());
+    let mut header = Header::new_ustar();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "file", text.as_bytes()).unwrap();
+    archive.into_inner().unwrap()
+}
+
+fn note(role: Role, stage: &str, key: &str) -> EntryNote {
+    EntryNote {
+        role,
+        key: Digest::of(key),
+        pipeline: "demo".parse().unwrap(),
+        stage: stage.parse().unwrap(),
+        run: "r1".parse().unwrap(),
+        created: 1,
+        pinned: false,
+    }
+}
+
+/// Adds a checkpoint on top of `layers`; gives its layers.
+fn add(store: &Store, stage: &str, key: &str, below: &[LayerBlob]) -> Result<Vec<LayerBlob>, StoreError> {
+    let stored = store.add_layer(tar_of(key).as_slice(), Compression::Zstd)?;
+    let mut layers = below.to_vec();
+    layers.push(stored.blob);
+    let note = note(Role::Checkpoint, stage, key);
+    let chain = [(note.stage.clone(), true)];
+    let documents =
+        checkpoint_documents(&note.pipeline, &chain, &StageInputs::default(), &layers, 0).unwrap();
+    store.add(&documents, note)?;
+    Ok(layers)
+}
+
+fn restore(store: &Store, layer: &LayerBlob) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    store.restore_layer(layer, &mut bytes).map(|_| bytes)
+}
+
+fn problems(store: &Store) -> Vec<String> {
+    store.verify(|_| ()).unwrap().damage.into_iter().map(|damage| damage.problem).collect()
+}
+
+/// Overwrites a byte in the middle of a blob.
+fn flip(store: &Store, digest: Digest) {
+    let path = store.blob_path(digest);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn layers_come_back_whole_in_either_compression() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let text = "contents ".repeat(400_000);
+    let zstd = store.add_layer(tar_of(&text).as_slice(), Compression::Zstd).unwrap();
+    let gzip = store.add_layer(tar_of(&text).as_slice(), Compression::Gzip).unwrap();
+    assert_eq!(zstd.blob.diff_id, gzip.blob.diff_id, "the identity does not depend on the compression");
+    assert_ne!(zstd.blob.digest, gzip.blob.digest);
+    assert_eq!(restore(&store, &zstd.blob).unwrap(), restore(&store, &gzip.blob).unwrap());
+    assert_eq!(zstd.unpacked, zstd.census.members * 512 + text.len().div_ceil(512) as u64 * 512 + 1024);
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn checkpoints_are_found_by_key_and_by_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    add(&store, "desktop", "two", &base).unwrap();
+    let found = store.find(Role::Checkpoint, Digest::of("two")).unwrap().unwrap();
+    assert_eq!(store.checkpoint(&found).unwrap().layers.len(), 2);
+    let newest = store.newest(None, &"base".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(newest.layers, base);
+    assert!(store.newest(None, &"iso".parse().unwrap()).unwrap().is_none());
+    let reopened = Store::open(folder.path()).unwrap();
+    assert_eq!(reopened.checkpoints().unwrap(), store.checkpoints().unwrap());
+}
+
+#[test]
+fn a_flipped_bit_is_found_on_reading_and_by_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    add(&store, "desktop", "two", &base).unwrap();
+    flip(&store, base[0].digest);
+    let error = restore(&store, &base[0]).unwrap_err();
+    assert_eq!(error.broken_blob(), Some(base[0].digest), "{error}");
+    let report = store.verify(|_| ()).unwrap();
+    assert_eq!(report.damage.len(), 1);
+    assert_eq!(report.damage[0].stages, ["demo/base", "demo/desktop"]);
+}
+
+#[test]
+fn a_truncated_and_a_missing_blob_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    let path = store.blob_path(base[0].digest);
+    for length in [0, 10, fs::metadata(&path).unwrap().len() - 1] {
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..length as usize]).unwrap();
+        let error = restore(&store, &base[0]).unwrap_err();
+        assert_eq!(error.broken_blob(), Some(base[0].digest), "cut to {length}: {error}");
+        assert_eq!(problems(&store).len(), 1);
+        fs::write(&path, whole).unwrap();
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(restore(&store, &base[0]), Err(StoreError::Missing { .. })));
+    assert_eq!(problems(&store), ["the blob is missing"]);
+}
+
+#[test]
+fn what_rests_on_a_broken_blob_is_forgotten_and_the_rest_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    let desktop = add(&store, "desktop", "two", &base).unwrap();
+    flip(&store, desktop[1].digest);
+    let gone = store.forget_blob(desktop[1].digest).unwrap();
+    assert_eq!(gone.len(), 1);
+    assert_eq!(store.checkpoints().unwrap().len(), 1);
+    assert_eq!(problems(&store), [""; 0]);
+    // Made anew, it is whole again.
+    add(&store, "desktop", "two", &base).unwrap();
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn collection_keeps_the_newest_the_pinned_and_what_they_rest_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let first = add(&store, "base", "one", &[]).unwrap();
+    let second = add(&store, "base", "two", &[]).unwrap();
+    let third = add(&store, "base", "three", &[]).unwrap();
+    store.edit(|entry| entry.note.pinned = entry.note.key == Digest::of("one")).unwrap();
+    fs::write(store.blob_folder().join(".tmp-1-1"), "left behind").unwrap();
+
+    let plan = store.collect(KeepRule { newest: 1 }, true).unwrap();
+    assert!(store.has(second[0].digest), "a dry run removes nothing");
+    let report = store.collect(KeepRule { newest: 1 }, false).unwrap();
+    assert_eq!(plan, report);
+    assert_eq!(report.entries, ["demo/base"]);
+    assert!(!store.has(second[0].digest));
+    assert!(store.has(first[0].digest) && store.has(third[0].digest));
+    assert!(!store.blob_folder().join(".tmp-1-1").exists());
+    assert_eq!(problems(&store), [""; 0]);
+    assert_eq!(store.collect(KeepRule { newest: 1 }, false).unwrap(), GcReport::default());
+}
+
+#[test]
+fn attachments_are_stored_and_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (digest, size) = store.put_stream(b"an iso".as_slice()).unwrap();
+    let file = Artifact { name: "demo.iso".into(), digest, size };
+    let documents = attachment_documents(ARTIFACTS_TYPE, std::slice::from_ref(&file), None).unwrap();
+    let entry = store.add(&documents, note(Role::Artifacts, "iso", "k")).unwrap();
+    assert_eq!(store.files(&entry).unwrap(), [file]);
+    let mut text = String::new();
+    store.reader(digest).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "an iso");
+}
+
+#[test]
+fn an_export_holds_one_checkpoint_and_is_refused_when_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    add(&store, "desktop", "two", &base).unwrap();
+    let manifest = store.newest(None, &"base".parse().unwrap()).unwrap().unwrap().manifest;
+    let mut archive = Vec::new();
+    store.export(manifest, &mut archive).unwrap();
+    let mut archive = tar::Archive::new(archive.as_slice());
+    let names: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(names.len(), 7, "layout, index, two folders, manifest, config and one layer: {names:?}");
+    flip(&store, base[0].digest);
+    let error = store.export(manifest, io::sink()).unwrap_err();
+    assert_eq!(error.broken_blob(), Some(base[0].digest), "{error}");
+}
+
+#[test]
+fn a_second_writer_waits_for_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let first = WriterLock::take(&path, |_| panic!("nobody has it")).unwrap();
+    let told = std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let mut told = String::new();
+            WriterLock::take(&path, |holder| {
+                told = holder.to_owned();
+                drop(first);
+            })
+            .unwrap();
+            told
+        });
+        second.join().unwrap()
+    });
+    assert_eq!(told, std::process::id().to_string());
+}
+
+/// A disk on which the n-th operation fails, and every one after it: a full disk, or a crash.
+struct FailingDisk {
+    left: Arc<AtomicUsize>,
+}
+
+struct FailingFile {
+    left: Arc<AtomicUsize>,
+    file: Box<dyn DiskFile>,
+}
+
+fn spend(left: &AtomicUsize) -> io::Result<()> {
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(io::ErrorKind::StorageFull.into()),
+    }
+}
+
+impl Disk for FailingDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        spend(&self.left)?;
+        Ok(Box::new(FailingFile { left: self.left.clone(), file: RealDisk.create(path)? }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        RealDisk.remove(path)
+    }
+}
+
+impl Write for FailingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        spend(&self.left)?;
+        self.file.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn sync(&mut self) -> io::Result<()> {
+        spend(&self.left)?;
+        self.file.sync()
+    }
+}
+
+#[test]
+fn whichever_operation_fails_the_store_verifies_and_earlier_checkpoints_stay() {
+    let mut survived = 0;
+    for operations in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        add(&Store::open(folder.path()).unwrap(), "base", "one", &[]).unwrap();
+        let left = Arc::new(AtomicUsize::new(operations));
+        let failing = Store::open_on(folder.path(), Arc::new(FailingDisk { left })).unwrap();
+        let result = add(&failing, "desktop", "two", &[]);
+
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(problems(&store), [""; 0], "after {operations} operations");
+        let stages: Vec<_> = store.checkpoints().unwrap().iter().map(|c| c.stage.to_string()).collect();
+        match result {
+            Ok(_) => {
+                assert_eq!(stages, ["base", "desktop"]);
+                break;
+            }
+            Err(error) => {
+                assert!(error.is_disk_full(), "after {operations} operations: {error:?}");
+                assert_eq!(stages, ["base"], "after {operations} operations");
+                survived += 1;
+            }
+        }
+        // The next build continues from there, and the collector takes what was left.
+        add(&store, "desktop", "two", &[]).unwrap();
+        store.collect(KeepRule { newest: 9 }, false).unwrap();
+        let names = fs::read_dir(store.blob_folder()).unwrap();
+        assert!(names.map(|f| f.unwrap().file_name()).all(|n| !n.to_string_lossy().starts_with('.')));
+    }
+    assert!(survived > 8, "only {survived} operations were made to fail");
+}

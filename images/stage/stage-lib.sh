@@ -27,6 +27,12 @@ fail() {
     exit 1
 }
 
+# unexpected STATUS COMMAND: ends the stage because of a command that nobody expected to fail.
+unexpected() {
+    trap - ERR
+    fail "\"$2\" ended with status $1" "see the last lines of the stage's log"
+}
+
 # Tells how full the disk is, which explains many a failure.
 report_space() {
     local bytes inodes
@@ -50,16 +56,29 @@ option_list() { mapfile -t "$2" < <(jq -r --arg name "$1" '.[$name][]?' "$OPTION
 
 _isokiln_mounts=(proc sys dev run tmp)
 
-# Mounts what programs expect; entered before run.sh where the kind may chroot.
+# Mounts what programs expect; done before run.sh where the kind may chroot. Devices are the few that every
+# program may use: a disk of the machine must be out of reach of a boot loader's installer.
 enter_rootfs() {
+    local device
     mkdir -p "${_isokiln_mounts[@]/#/$ROOTFS/}"
     mount -t proc proc "$ROOTFS/proc"
-    mount --rbind /sys "$ROOTFS/sys" && mount --make-rslave "$ROOTFS/sys"
-    mount --rbind /dev "$ROOTFS/dev" && mount --make-rslave "$ROOTFS/dev"
+    mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$ROOTFS/sys"
+    mount -t tmpfs -o mode=755,nosuid tmpfs "$ROOTFS/dev"
+    mkdir -p "$ROOTFS"/dev/{pts,shm}
+    for device in null zero full random urandom tty; do
+        cp --archive "/dev/$device" "$ROOTFS/dev/$device"
+    done
+    mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$ROOTFS/dev/pts"
+    mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$ROOTFS/dev/shm"
+    ln -s pts/ptmx "$ROOTFS/dev/ptmx"
+    ln -s /proc/self/fd "$ROOTFS/dev/fd"
+    ln -s fd/0 "$ROOTFS/dev/stdin"
+    ln -s fd/1 "$ROOTFS/dev/stdout"
+    ln -s fd/2 "$ROOTFS/dev/stderr"
     mount -t tmpfs -o mode=755 tmpfs "$ROOTFS/run"
     mount -t tmpfs -o mode=1777 tmpfs "$ROOTFS/tmp"
     _lend_resolver
-    [[ $ISOKILN_ARCHIVE = yes ]] && _lend_packages
+    if [[ $ISOKILN_ARCHIVE = yes ]]; then _lend_packages; fi
     # Maintainer scripts must not start services.
     if [[ -d $ROOTFS/usr/sbin && ! -e $ROOTFS/usr/sbin/policy-rc.d ]]; then
         printf '#!/bin/sh\nexit 101\n' >"$ROOTFS/usr/sbin/policy-rc.d"
@@ -106,7 +125,7 @@ leave_rootfs() {
 # Lists are kept by sources, because apt cleans up what its sources do not name.
 _lend_packages() {
     local sources lists
-    sources=$(cat "$ROOTFS"/etc/apt/sources.list "$ROOTFS"/etc/apt/sources.list.d/* 2>/dev/null | sha256sum)
+    sources=$(find "$ROOTFS"/etc/apt/sources.list* -type f -exec cat {} + 2>/dev/null | sha256sum)
     lists=$CACHE/lists/${sources:0:16}
     mkdir -p "$lists" "$ROOTFS/var/lib/apt/lists" "$ROOTFS/var/cache/apt/archives"
     borrow_debs "$ISOKILN_DEBS"

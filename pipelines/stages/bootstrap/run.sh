@@ -61,6 +61,9 @@ borrow_debs "$ISOKILN_DEBS"
 progress "running $tool for $DISTRIBUTION $SUITE"
 if ! "with_$tool" 2>&1 | tee /isokiln/bootstrap.log; then explain; fi
 
+cp "$sources" "$ROOTFS/etc/apt/sources.list"
+rm -f "$ROOTFS"/etc/apt/sources.list.d/0000sources.list
+
 # What the tools copy from the machine they run on, and what they leave of themselves.
 echo localhost >"$ROOTFS/etc/hostname"
 rm -f "$ROOTFS"/etc/resolv.conf "$ROOTFS"/etc/apt/apt.conf.d/99mmdebstrap \

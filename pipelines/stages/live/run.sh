@@ -9,7 +9,7 @@ option_list groups groups
 [[ $hostname =~ ^[a-zA-Z0-9]([a-zA-Z0-9-]{0,62})$ ]] || fail "hostname \"$hostname\" is not valid" "use letters, digits and '-'"
 [[ $user =~ ^([a-z_][a-z0-9_-]{0,31})?$ ]] || fail "user \"$user\" is not valid" "use lower-case letters, digits, '-' and '_'"
 
-packages=(systemd-sysv dbus udev)
+packages=(systemd-sysv dbus udev zstd)
 case $DISTRIBUTION in
     debian)
         packages+=("${kernel:-linux-image-amd64}" live-boot live-boot-initramfs-tools live-config live-config-systemd)

@@ -49,7 +49,7 @@ pub fn canary_args(disk: &str, accelerator: &str) -> Vec<String> {
         "-drive",
         &drive,
         "-device",
-        "ide-hd,drive=disk,bootindex=0",
+        "virtio-blk-pci,drive=disk,bootindex=0",
     ]
     .map(str::to_owned)
     .to_vec()

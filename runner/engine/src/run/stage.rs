@@ -53,29 +53,32 @@ impl Build {
         let (end, heard) = tokio::join!(self.sandbox.run_stage(spec, sender, self.cancel.clone()), listening);
         let end = end.map_err(RunError::sandbox(format!("stage {} could not be run", stage.name)))?;
         let heard = heard.map_err(|source| self.run.error(&log_path, source))?;
-        match end.exit {
-            StageExit::Status(0) => {}
-            StageExit::Cancelled => return Err(RunError::Cancelled),
-            exit => {
-                let failure =
-                    explain(exit, heard.failed, end.free, &stage.limits, stage.network, &heard.tail);
-                return Err(self.failed(stage, failure.cause, failure.hint, &log_path, heard.tail));
+        if end.exit != StageExit::Status(0) {
+            end.dismissed
+                .await
+                .map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
+            if end.exit == StageExit::Cancelled {
+                return Err(RunError::Cancelled);
             }
+            let failure =
+                explain(end.exit, heard.failed, end.free, &stage.limits, stage.network, &heard.tail);
+            return Err(self.failed(stage, failure.cause, failure.hint, &log_path, heard.tail));
         }
         self.script_seconds += end.script_time.as_secs_f64();
 
-        let mut layers = below;
         let keeps_changes = self.kind(stage).is_none_or(|kind| kind.rootfs != RootfsUse::Read);
-        if keeps_changes {
-            layers.push(self.capture(stage).await?.blob);
-        }
+        let (stored, dismissed) = tokio::join!(self.capture_if(keeps_changes, stage), end.dismissed);
+        let mut layers = below;
+        layers.extend(stored?.map(|stored| stored.blob));
+        let usage =
+            dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
         let checkpoint = self.store_checkpoint(stage, inputs, layers, parent, keeps_changes).await?;
         self.events.emit(Event::StageFinished {
             stage: stage.name.clone(),
             manifest: checkpoint.manifest,
             script_seconds: end.script_time.as_secs_f64(),
             seconds: started.elapsed().as_secs_f64(),
-            usage: end.usage,
+            usage,
         });
         Ok(checkpoint)
     }
@@ -201,7 +204,11 @@ impl Build {
         }
     }
 
-    async fn capture(&mut self, stage: &Stage) -> Result<StoredLayer, RunError> {
+    async fn capture_if(&self, keeps_changes: bool, stage: &Stage) -> Result<Option<StoredLayer>, RunError> {
+        if keeps_changes { self.capture(stage).await.map(Some) } else { Ok(None) }
+    }
+
+    async fn capture(&self, stage: &Stage) -> Result<StoredLayer, RunError> {
         let what = || format!("what stage {} changed cannot be captured", stage.name);
         let started = Instant::now();
         let flow =

@@ -4,10 +4,15 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::pin::Pin;
 
+use isokiln_core::event::Usage;
+
 use super::SandboxError;
 
 /// Resolves when the helper at the other end has done its part, with its error if it failed.
 pub(super) type Done = Pin<Box<dyn Future<Output = Result<(), SandboxError>> + Send>>;
+
+/// Resolves when a stage's container is gone, with what it used.
+pub type Dismissed = Pin<Box<dyn Future<Output = Result<Usage, SandboxError>> + Send>>;
 
 /// Bytes out of the engine. Read from a blocking thread; valid only if `done` is.
 pub struct Outflow {

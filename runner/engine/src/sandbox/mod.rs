@@ -19,7 +19,7 @@ use isokiln_core::names::{RunId, StageName};
 use isokiln_core::pipeline::Limits;
 use tokio::sync::mpsc;
 
-pub use flow::{Inflow, Outflow};
+pub use flow::{Dismissed, Inflow, Outflow};
 pub use messages::StageMessage;
 
 /// What a sandbox cannot carry on from.
@@ -148,12 +148,12 @@ pub enum StageOutput {
 }
 
 /// How a stage ended.
-#[derive(Debug, Clone, PartialEq)]
 pub struct StageEnd {
     /// How its script ended.
     pub exit: StageExit,
-    /// What it used in all.
-    pub usage: Usage,
+    /// Resolves when its container is gone, with what it used in all. Meanwhile what it changed can
+    /// already be captured.
+    pub dismissed: Dismissed,
     /// Time that its script took.
     pub script_time: Duration,
     /// Bytes and inodes left in the engine when it failed.
@@ -209,7 +209,7 @@ pub trait Sandbox: Send + Sync {
     /// Gives a layer its name, once what was unpacked is known to be whole.
     async fn settle(&self, layer: DiffId) -> Result<(), SandboxError>;
 
-    /// Runs a stage in a container of its own, which is gone when this returns.
+    /// Runs a stage in a container of its own, which is gone when the end's `dismissed` resolves.
     async fn run_stage(
         &self,
         spec: StageSpec,

@@ -111,11 +111,14 @@ impl Rights {
         image: &str,
         run: &isokiln_core::names::RunId,
     ) -> Result<Self, SandboxError> {
-        let Err(refusal) = try_start(engine, image, run, Self::Privileged).await else {
-            return Ok(Self::Privileged);
-        };
+        // Which of the two is needed is only known afterwards, and both take a moment.
+        let (privileged, has) = tokio::join!(
+            try_start(engine, image, run, Self::Privileged),
+            engine_capabilities(engine, image, run)
+        );
+        let Err(refusal) = privileged else { return Ok(Self::Privileged) };
         tracing::debug!("the engine refuses --privileged: {refusal}");
-        let has = Self::Capabilities(engine_capabilities(engine, image, run).await?);
+        let has = Self::Capabilities(has?);
         if try_start(engine, image, run, has.clone()).await.is_ok() {
             return Ok(has);
         }
@@ -151,7 +154,8 @@ async fn engine_capabilities(
     run: &isokiln_core::names::RunId,
 ) -> Result<Vec<String>, SandboxError> {
     let command = ["grep", "CapBnd", "/proc/1/status"];
-    let spec = ContainerSpec { host_processes: true, ..ContainerSpec::new(image, run, "rights", &command) };
+    let spec =
+        ContainerSpec { host_processes: true, ..ContainerSpec::new(image, run, "capabilities", &command) };
     let text = super::exec::output_of(engine, &spec).await?;
     Ok(capabilities(text.trim().rsplit('\t').next().unwrap_or_default()))
 }

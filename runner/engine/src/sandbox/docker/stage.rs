@@ -1,12 +1,13 @@
 //! Running a stage in a container of its own.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bollard::container::LogOutput;
-use futures_util::StreamExt;
+use bollard::errors::Error;
+use futures_util::{Stream, StreamExt};
 use isokiln_core::event::Usage;
 use isokiln_core::kind::{Privilege, RootfsUse};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use super::super::messages::{Part, Separator};
@@ -19,8 +20,36 @@ use super::layers::work;
 use super::stats::later;
 use super::upload::Upload;
 
-/// How long output may lag behind the end of its container (attach streams have been seen to stay open).
+/// How the script ended, while the container may still be there.
+struct Ended {
+    exit: StageExit,
+    script_time: Duration,
+    free: Option<(u64, u64)>,
+    usage: Usage,
+    /// Holding it keeps the container on its leash.
+    output: Option<Printed>,
+}
+
+type Printed = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
+
+/// How long to wait for the engine's last count of what a container has used. It counts once a second.
+const COUNTING: Duration = Duration::from_millis(250);
+/// How long output may lag behind the end of a script, or of its container (attach streams have been
+/// seen to stay open).
+const LAG: Duration = Duration::from_millis(30);
 const GRACE: Duration = Duration::from_secs(3);
+
+/// Lets a container go. Its leash keeps it for a moment after the script's end, so that the engine can
+/// still be asked what it has used.
+async fn dismiss(container: Container, usage: Usage, output: Option<Printed>) -> Result<Usage, SandboxError> {
+    let usage = match tokio::time::timeout(COUNTING, container.usage_now()).await {
+        Ok(Some(now)) if output.is_some() => later(usage, now),
+        _ => usage,
+    };
+    container.remove().await?;
+    drop(output);
+    Ok(usage)
+}
 
 impl DockerSandbox {
     pub(super) async fn run_stage_container(
@@ -30,11 +59,19 @@ impl DockerSandbox {
         cancel: CancelWatch,
     ) -> Result<StageEnd, SandboxError> {
         let container = Container::create(&self.engine, &self.stage_container(&spec).await?).await?;
-        let end = self.follow(&container, &spec, output, cancel).await;
-        let removed = container.remove().await;
-        let end = end?;
-        removed?;
-        Ok(end)
+        match self.follow(&container, &spec, output, cancel).await {
+            Ok(ended) => Ok(StageEnd {
+                exit: ended.exit,
+                script_time: ended.script_time,
+                free: ended.free,
+                dismissed: Box::pin(dismiss(container, ended.usage, ended.output)),
+            }),
+            Err(error) => {
+                // The first error is the one to tell; the run's end removes what this could not.
+                drop(container.remove().await);
+                Err(error)
+            }
+        }
     }
 
     async fn stage_container(&self, spec: &StageSpec) -> Result<ContainerSpec, SandboxError> {
@@ -81,54 +118,34 @@ impl DockerSandbox {
         spec: &StageSpec,
         output: mpsc::Sender<StageOutput>,
         mut cancel: CancelWatch,
-    ) -> Result<StageEnd, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         let upload = Upload::library().files(spec.files.clone()).inputs(spec.inputs.clone());
         container.upload(upload.stream()).await?;
-        let Attachment { output: mut printed, mut input } = container.attach().await?;
+        let Attachment { output: mut printed, input } = container.attach().await?;
         container.start().await?;
-        let started = Instant::now();
 
-        let mut separators = [Separator::new(&self.token), Separator::new(&self.token)];
+        let mut hearing = Hearing::new(&self.token, output);
         let mut usage_stream = std::pin::pin!(container.usage_stream());
         let mut wait = std::pin::pin!(container.wait());
         let mut deadline = std::pin::pin!(tokio::time::sleep(spec.limits.time));
         let mut stop = std::pin::pin!(cancelled_now(&mut cancel));
         let mut usage = Usage::default();
-        let mut free = None;
-        let mut ended: Option<(i64, Duration)> = None;
         let mut stopped: Option<StageExit> = None;
-        // Nobody listening is no reason to stop a stage; the run's own end will.
-        let tell = async |item| drop(output.send(item).await);
 
-        let status = loop {
+        while hearing.ended.is_none() {
             tokio::select! {
                 item = printed.next() => match item {
-                    Some(Ok(item)) => {
-                        let separator = &mut separators[usize::from(matches!(item, LogOutput::StdErr { .. }))];
-                        for part in separator.feed(&item.into_bytes()) {
-                            match part {
-                                Part::Log(bytes) => tell(StageOutput::Log(bytes)).await,
-                                Part::Message(StageMessage::Free { bytes, inodes }) => free = Some((bytes, inodes)),
-                                Part::Message(StageMessage::Ended(status)) => {
-                                    ended = Some((status, started.elapsed()));
-                                    if let Some(now) = container.usage_now().await {
-                                        usage = later(usage, now);
-                                    }
-                                    // If it has gone by itself meanwhile, so much the better.
-                                    drop(input.write_all(b"bye\n").await);
-                                    drop(input.flush().await);
-                                }
-                                Part::Message(message) => tell(StageOutput::Message(message)).await,
-                            }
-                        }
-                    }
+                    Some(Ok(item)) => hearing.hear(item).await,
                     // The output is over, or the connection is: how the stage ended is for `wait` to say.
-                    Some(Err(_)) | None => break wait.await,
+                    Some(Err(_)) | None => break,
                 },
-                status = &mut wait => break status,
+                status = &mut wait => {
+                    status?;
+                    break;
+                }
                 Some(now) = usage_stream.next() => {
                     usage = later(usage, now);
-                    tell(StageOutput::Usage(usage)).await;
+                    hearing.tell(StageOutput::Usage(usage)).await;
                 }
                 () = &mut deadline, if stopped.is_none() => {
                     stopped = Some(StageExit::TimedOut);
@@ -139,37 +156,73 @@ impl DockerSandbox {
                     container.kill().await;
                 }
             }
-        };
-        let rest = async {
-            while let Some(Ok(item)) = printed.next().await {
-                let separator = &mut separators[usize::from(matches!(item, LogOutput::StdErr { .. }))];
-                for part in separator.feed(&item.into_bytes()) {
-                    match part {
-                        Part::Log(bytes) => tell(StageOutput::Log(bytes)).await,
-                        Part::Message(StageMessage::Free { bytes, inodes }) => free = Some((bytes, inodes)),
-                        Part::Message(message) => tell(StageOutput::Message(message)).await,
-                    }
-                }
-            }
-        };
-        if tokio::time::timeout(GRACE, rest).await.is_err() {
-            tracing::debug!("the output of {} stayed open after its end", spec.stage);
         }
-        for separator in &mut separators {
-            if let Some(bytes) = separator.finish() {
-                tell(StageOutput::Log(bytes)).await;
-            }
+        let script_time = hearing.started.elapsed();
+        if let (None, Some(0)) = (stopped, hearing.ended) {
+            hearing.rest(&mut printed, LAG).await;
+            let exit = StageExit::Status(0);
+            return Ok(Ended { exit, script_time, free: None, usage, output: Some(printed) });
         }
-        let script_time = ended.map_or_else(|| started.elapsed(), |(_, time)| time);
-        let exit = match (stopped, ended, status) {
-            (Some(stopped), ..) => stopped,
-            (None, Some((0, _)), _) => StageExit::Status(0),
+        // Whether memory ran out is known once the container has ended.
+        hearing.rest(&mut printed, GRACE).await;
+        drop(input);
+        drop(printed);
+        if let Ok(status) = tokio::time::timeout(GRACE, container.wait()).await {
+            status?;
+        }
+        let exit = match (stopped, hearing.ended) {
+            (Some(stopped), _) => stopped,
             _ if container.ran_out_of_memory().await => StageExit::OutOfMemory,
-            (None, Some((status, _)), _) => StageExit::Status(status),
+            (None, Some(status)) => StageExit::Status(status),
             // The first process was killed, and everything with it.
-            (None, None, Ok(_)) => StageExit::Lost,
-            (None, None, Err(error)) => return Err(error),
+            (None, None) => StageExit::Lost,
         };
-        Ok(StageEnd { exit, usage, script_time, free })
+        Ok(Ended { exit, script_time, free: hearing.free, usage, output: None })
+    }
+}
+
+/// Takes in what a stage prints and passes it on.
+struct Hearing {
+    started: Instant,
+    output: mpsc::Sender<StageOutput>,
+    /// One for standard output, one for standard error.
+    separators: [Separator; 2],
+    free: Option<(u64, u64)>,
+    ended: Option<i64>,
+}
+
+impl Hearing {
+    fn new(token: &str, output: mpsc::Sender<StageOutput>) -> Self {
+        let separators = [Separator::new(token), Separator::new(token)];
+        Self { started: Instant::now(), output, separators, free: None, ended: None }
+    }
+
+    async fn tell(&self, item: StageOutput) {
+        // Nobody listening is no reason to stop a stage; the run's own end will.
+        drop(self.output.send(item).await);
+    }
+
+    async fn hear(&mut self, item: LogOutput) {
+        let separator = &mut self.separators[usize::from(matches!(item, LogOutput::StdErr { .. }))];
+        for part in separator.feed(&item.into_bytes()) {
+            match part {
+                Part::Log(bytes) => self.tell(StageOutput::Log(bytes)).await,
+                Part::Message(StageMessage::Free { bytes, inodes }) => self.free = Some((bytes, inodes)),
+                Part::Message(StageMessage::Ended(status)) => self.ended = Some(status),
+                Part::Message(message) => self.tell(StageOutput::Message(message)).await,
+            }
+        }
+    }
+
+    /// Takes in what still comes, until nothing does for so long.
+    async fn rest(&mut self, printed: &mut Printed, patience: Duration) {
+        while let Ok(Some(Ok(item))) = tokio::time::timeout(patience, printed.next()).await {
+            self.hear(item).await;
+        }
+        for index in 0..self.separators.len() {
+            if let Some(bytes) = self.separators[index].finish() {
+                self.tell(StageOutput::Log(bytes)).await;
+            }
+        }
     }
 }

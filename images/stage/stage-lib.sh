@@ -41,6 +41,12 @@ report_space() {
     _message "{\"free_bytes\":$bytes,\"free_inodes\":$inodes}"
 }
 
+# Tells how long the kind's script took, given two values of EPOCHREALTIME.
+report_script() { _message "{\"script_microseconds\":$((${2/[.,]/} - ${1/[.,]/}))}"; }
+
+# Tells which files the stage leaves.
+report_artifacts() { _message "$(jq -cn '{artifacts: $ARGS.positional}' --args -- $(ls "$1"))"; }
+
 # --- options ------------------------------------------------------------------------------------
 
 # option NAME: the value of an option.
@@ -112,7 +118,7 @@ leave_rootfs() {
     local mount process
     # A service that was started after all would keep the tree busy.
     for process in /proc/[0-9]*; do
-        [[ $(readlink "$process/root") = "$ROOTFS" ]] && kill -KILL "${process#/proc/}"
+        if [[ $process/root -ef $ROOTFS ]]; then kill -KILL "${process#/proc/}"; fi
     done
     for mount in etc/resolv.conf var/cache/apt/archives var/lib/apt/lists "${_isokiln_mounts[@]}"; do
         mountpoint --quiet "$ROOTFS/$mount" && umount --recursive --lazy "$ROOTFS/$mount"

@@ -25,6 +25,8 @@ mkdir -p "$ROOTFS/etc/initramfs-tools/conf.d"
 echo 'COMPRESS=zstd' >"$ROOTFS/etc/initramfs-tools/conf.d/isokiln"
 
 before=/isokiln/packages-before.tsv
+# The initramfs is made once, at the end, not after every package that has a say in it.
+STAGE_ENVIRONMENT+=(INITRD=No)
 record_packages "$before"
 apt_update
 apt_install "${packages[@]}"
@@ -77,5 +79,11 @@ case $DISTRIBUTION in
 esac
 
 progress "making the initramfs"
-in_rootfs update-initramfs -u -k all || fail "the initramfs could not be made" "the stage's log has the whole story"
+for image in "$ROOTFS"/boot/vmlinuz-*; do
+    version=${image##*/vmlinuz-}
+    action=-c
+    [[ ! -e $ROOTFS/boot/initrd.img-$version ]] || action=-u
+    in_rootfs update-initramfs "$action" -k "$version" ||
+        fail "the initramfs for kernel $version could not be made" "the stage's log has the whole story"
+done
 note "$(wc -l <"$ARTIFACTS/$STAGE.packages.tsv") packages installed"

@@ -195,7 +195,7 @@ impl State {
                 }
                 self.draw();
             }
-            Event::LayerStored { .. } | Event::LayerRestored { .. } => {}
+            Event::LayerStored { .. } | Event::LayerRestored { .. } | Event::CheckpointStored { .. } => {}
             Event::StageFinished { stage, seconds, usage, .. } => {
                 self.built += 1;
                 self.end();

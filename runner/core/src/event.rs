@@ -105,17 +105,26 @@ pub enum Event {
         /// Seconds spent.
         seconds: f64,
     },
-    /// A stage's checkpoint is in the store.
+    /// A stage's script has ended well.
     StageFinished {
+        /// The stage.
+        stage: StageName,
+        /// Seconds that the script took.
+        script_seconds: f64,
+        /// Seconds from the making of its container until it was done.
+        seconds: f64,
+        /// What it had used when the engine last counted.
+        usage: Usage,
+    },
+    /// A stage's checkpoint is in the store.
+    CheckpointStored {
         /// The stage.
         stage: StageName,
         /// Digest of the checkpoint's manifest.
         manifest: Digest,
-        /// Seconds that the stage's own script took.
-        script_seconds: f64,
-        /// Seconds from its start until the checkpoint was there.
+        /// Seconds that storing it took.
         seconds: f64,
-        /// What it used in all.
+        /// What the stage used in all.
         usage: Usage,
     },
     /// A stage failed.

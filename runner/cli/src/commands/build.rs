@@ -14,6 +14,7 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
             LayerCompression::Zstd => Compression::Zstd,
             LayerCompression::Gzip => Compression::Gzip,
         },
+        parallel: 1,
     };
     let testing = match (args.no_test, args.retest) {
         (true, _) => Testing::Never,

@@ -15,6 +15,9 @@ const KEY_FORMAT: u32 = 1;
 /// Values longer than this are shown and kept as their digest.
 const LONGEST_VALUE: usize = 400;
 
+/// The input that stands for the layers a stage starts from.
+const PARENT: &str = "parent";
+
 /// What is the same for all stages of a build.
 #[derive(Debug, Clone)]
 pub struct BuildContext {
@@ -73,6 +76,11 @@ impl StageInputs {
             .collect()
     }
 
+    /// Whether two stages could only come out differently because of what they start from.
+    pub fn differs_at_most_in_parent(&self, other: &StageInputs) -> bool {
+        self.changes_since(other).iter().all(|change| change.input == PARENT)
+    }
+
     fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let value = value.into();
         let value = if value.len() > LONGEST_VALUE { Digest::of(&value).to_string() } else { value };
@@ -94,7 +102,7 @@ pub fn stage_inputs(
     let kind_digest = context.kinds.get(stage.kind.as_str()).map(|kind| kind.digest.to_string());
     inputs.add("kind", format!("{} {}", stage.kind, kind_digest.unwrap_or_default()));
     let chain: String = parent.iter().map(|layer| format!("{layer}\n")).collect();
-    inputs.add("parent", if parent.is_empty() { "none".into() } else { Digest::of(chain).to_string() });
+    inputs.add(PARENT, if parent.is_empty() { "none".into() } else { Digest::of(chain).to_string() });
     inputs.add("network", stage.network.to_string());
     inputs.add("source date epoch", context.epoch.to_string());
     let system = &pipeline.system;

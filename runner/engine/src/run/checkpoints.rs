@@ -3,8 +3,8 @@
 use isokiln_core::digest::Digest;
 use isokiln_core::image::{Checkpoint, Role};
 use isokiln_core::names::{PipelineName, StageName};
-use isokiln_core::pipeline::Pipeline;
-use isokiln_core::plan::Checkpoints;
+use isokiln_core::pipeline::{Pipeline, Stage};
+use isokiln_core::plan::{Checkpoints, StageInputs};
 use serde::Serialize;
 
 use super::error::RunError;
@@ -37,6 +37,15 @@ impl Shelf {
             }
         }
         Ok(shelf)
+    }
+
+    /// Whether there is a checkpoint of the stage that differs in nothing but its parent.
+    pub(super) fn could_hit(&self, pipeline: &Pipeline, stage: &Stage, inputs: &StageInputs) -> bool {
+        self.pinned(pipeline, &stage.name).is_some()
+            || self
+                .checkpoints
+                .iter()
+                .any(|(_, checkpoint)| inputs.differs_at_most_in_parent(&checkpoint.inputs))
     }
 }
 

@@ -117,8 +117,8 @@ impl Session {
         else {
             return Ok(());
         };
-        let sandbox = DockerSandbox::new(engine, image.name, &id, run);
-        let kept = sandbox.keep_only(needed).await;
+        let sandbox = DockerSandbox::new(engine, image.name, &id, run.clone());
+        let kept = sandbox.keep_only(&run, needed).await.map(drop);
         let destroyed = sandbox.destroy().await;
         kept.and(destroyed).map_err(RunError::sandbox(failed()))
     }

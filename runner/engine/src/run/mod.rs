@@ -13,12 +13,16 @@ mod events;
 mod failure;
 mod guest;
 mod home;
+mod listen;
 mod prepare;
 mod project;
+mod save;
+mod schedule;
 mod session;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 pub use boot_test::TestRequest;
 pub use build::{Build, BuildOptions, Outcome};

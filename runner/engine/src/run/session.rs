@@ -79,7 +79,7 @@ impl Session {
             );
             let sandbox = Arc::new(sandbox);
             let build = Build::new(
-                home.clone(),
+                home,
                 run.clone(),
                 prepared.project.clone(),
                 prepared.context.clone(),

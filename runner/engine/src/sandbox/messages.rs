@@ -3,13 +3,35 @@
 //! A message is a line of JSON behind a byte and a word that were made up for the run, so that no
 //! program in the root file system can speak in isokiln's name.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
 /// What a stage tells isokiln.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StageMessage {
-    /// Something worth a person's attention.
+pub(super) enum StageMessage {
+    /// For people.
+    Said(Saying),
+    /// Room left on the engine's disk.
+    Free {
+        /// Bytes.
+        bytes: u64,
+        /// Inodes.
+        inodes: u64,
+    },
+    /// Time that the kind's script took.
+    Script(Duration),
+    /// Names of the files that the stage leaves.
+    Artifacts(Vec<String>),
+    /// The stage has ended; the container waits to be dismissed.
+    Ended(i64),
+}
+
+/// What a stage tells people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Saying {
+    /// Something worth their attention.
     Note(String),
     /// Something that went wrong and was got over.
     Warning(String),
@@ -22,15 +44,6 @@ pub enum StageMessage {
         /// What to do; may be empty.
         hint: String,
     },
-    /// Room left on the engine's disk.
-    Free {
-        /// Bytes.
-        bytes: u64,
-        /// Inodes.
-        inodes: u64,
-    },
-    /// The script has ended; the container waits to be dismissed.
-    Ended(i64),
 }
 
 /// Longest message accepted, in bytes.
@@ -102,6 +115,8 @@ fn parse(json: &[u8]) -> Option<StageMessage> {
         Progress { progress: String },
         Failed { failed: Failure },
         Free { free_bytes: u64, free_inodes: u64 },
+        Script { script_microseconds: u64 },
+        Artifacts { artifacts: Vec<String> },
         Ended { ended: i64 },
     }
     #[derive(Deserialize)]
@@ -110,13 +125,19 @@ fn parse(json: &[u8]) -> Option<StageMessage> {
         hint: String,
     }
     Some(match serde_json::from_slice(json).ok()? {
-        Wire::Note { note } => StageMessage::Note(note),
-        Wire::Warning { warning } => StageMessage::Warning(warning),
-        Wire::Progress { progress } => StageMessage::Progress(progress),
-        Wire::Failed { failed } => StageMessage::Failed { cause: failed.cause, hint: failed.hint },
+        Wire::Note { note } => StageMessage::Said(Saying::Note(note)),
+        Wire::Warning { warning } => StageMessage::Said(Saying::Warning(warning)),
+        Wire::Progress { progress } => StageMessage::Said(Saying::Progress(progress)),
+        Wire::Failed { failed } => {
+            StageMessage::Said(Saying::Failed { cause: failed.cause, hint: failed.hint })
+        }
         Wire::Free { free_bytes, free_inodes } => {
             StageMessage::Free { bytes: free_bytes, inodes: free_inodes }
         }
+        Wire::Script { script_microseconds } => {
+            StageMessage::Script(Duration::from_micros(script_microseconds))
+        }
+        Wire::Artifacts { artifacts } => StageMessage::Artifacts(artifacts),
         Wire::Ended { ended } => StageMessage::Ended(ended),
     })
 }
@@ -135,7 +156,10 @@ mod tests {
     fn messages_are_taken_out_of_the_output() {
         let mut separator = Separator::new("tok");
         let parts = separator.feed(b"hello\n\x1etok {\"note\":\"hi\"}\nrest");
-        assert_eq!(parts, [log("hello\n"), Part::Message(StageMessage::Note("hi".into())), log("rest")]);
+        assert_eq!(
+            parts,
+            [log("hello\n"), Part::Message(StageMessage::Said(Saying::Note("hi".into()))), log("rest")]
+        );
     }
 
     #[test]
@@ -156,13 +180,15 @@ mod tests {
     #[test]
     fn every_kind_of_message_is_read() {
         for (json, message) in [
-            (r#"{"warning":"w"}"#, StageMessage::Warning("w".into())),
-            (r#"{"progress":"p"}"#, StageMessage::Progress("p".into())),
+            (r#"{"warning":"w"}"#, StageMessage::Said(Saying::Warning("w".into()))),
+            (r#"{"progress":"p"}"#, StageMessage::Said(Saying::Progress("p".into()))),
             (
                 r#"{"failed":{"cause":"c","hint":"h"}}"#,
-                StageMessage::Failed { cause: "c".into(), hint: "h".into() },
+                StageMessage::Said(Saying::Failed { cause: "c".into(), hint: "h".into() }),
             ),
             (r#"{"free_bytes":5,"free_inodes":6}"#, StageMessage::Free { bytes: 5, inodes: 6 }),
+            (r#"{"script_microseconds":1500000}"#, StageMessage::Script(Duration::from_millis(1500))),
+            (r#"{"artifacts":["a.iso"]}"#, StageMessage::Artifacts(vec!["a.iso".into()])),
             (r#"{"ended":137}"#, StageMessage::Ended(137)),
         ] {
             assert_eq!(parse(json.as_bytes()), Some(message));

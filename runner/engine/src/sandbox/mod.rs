@@ -20,7 +20,7 @@ use isokiln_core::pipeline::Limits;
 use tokio::sync::mpsc;
 
 pub use flow::{Dismissed, Inflow, Outflow};
-pub use messages::StageMessage;
+pub use messages::Saying;
 
 /// What a sandbox cannot carry on from.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +91,8 @@ pub struct StageSpec {
     pub run: RunId,
     /// The stage.
     pub stage: StageName,
-    /// Layers of the root file system that it starts from, bottom to top.
-    pub layers: Vec<DiffId>,
+    /// What its root file system is made of, bottom to top.
+    pub trees: Vec<Tree>,
     /// What it does with it.
     pub rootfs: RootfsUse,
     /// What its script may do.
@@ -111,6 +111,15 @@ pub struct StageSpec {
     pub inputs: Vec<(String, PathBuf)>,
     /// Seconds since 1970 that times are set to.
     pub epoch: i64,
+}
+
+/// A part of a root file system, as it lies in the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tree {
+    /// An unpacked layer.
+    Layer(DiffId),
+    /// What a stage of this run has changed, whether it has become a layer yet or not.
+    Work(StageName),
 }
 
 /// A small file for a container.
@@ -141,8 +150,8 @@ impl ContainerFile {
 pub enum StageOutput {
     /// Bytes for the log, as they come.
     Log(Bytes),
-    /// Something that the stage tells isokiln.
-    Message(StageMessage),
+    /// Something that the stage tells people.
+    Said(Saying),
     /// What it has used so far.
     Usage(Usage),
 }
@@ -154,8 +163,10 @@ pub struct StageEnd {
     /// Resolves when its container is gone, with what it used in all. Meanwhile what it changed can
     /// already be captured.
     pub dismissed: Dismissed,
-    /// Time that its script took.
+    /// Time that the kind's script took.
     pub script_time: Duration,
+    /// Names of the files that it leaves.
+    pub artifacts: Vec<String>,
     /// Bytes and inodes left in the engine when it failed.
     pub free: Option<(u64, u64)>,
 }
@@ -200,8 +211,8 @@ pub async fn cancelled_now(watch: &mut CancelWatch) {
 /// Where stages run and layers lie unpacked.
 #[async_trait]
 pub trait Sandbox: Send + Sync {
-    /// The layers that lie unpacked and whole.
-    async fn unpacked(&self) -> Result<BTreeSet<DiffId>, SandboxError>;
+    /// Makes ready what moves layers. Everything else does it if need be, but later.
+    async fn prepare(&self) -> Result<(), SandboxError>;
 
     /// Unpacks a layer: the tar of an overlay lower directory goes into the flow.
     async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError>;
@@ -223,14 +234,16 @@ pub trait Sandbox: Send + Sync {
     /// Makes what a stage has changed a layer, under the identity that its capture had.
     async fn adopt(&self, run: &RunId, stage: &StageName, layer: DiffId) -> Result<(), SandboxError>;
 
-    /// Names of the files that a stage left.
-    async fn artifacts(&self, run: &RunId, stage: &StageName) -> Result<Vec<String>, SandboxError>;
-
-    /// One of them.
+    /// One of the files that a stage has left.
     async fn artifact(&self, run: &RunId, stage: &StageName, name: &str) -> Result<Outflow, SandboxError>;
 
-    /// Deletes the layers that are not in the list, and what earlier failed stages left.
-    async fn keep_only(&self, layers: &BTreeSet<DiffId>) -> Result<(), SandboxError>;
+    /// Deletes the layers that are not in the list, and what failed stages of other runs left; gives those of
+    /// the list that lie unpacked and whole.
+    async fn keep_only(
+        &self,
+        run: &RunId,
+        layers: &BTreeSet<DiffId>,
+    ) -> Result<BTreeSet<DiffId>, SandboxError>;
 
     /// Bytes and inodes free where layers lie.
     async fn free_space(&self) -> Result<(u64, u64), SandboxError>;

@@ -75,6 +75,23 @@ impl Store {
         }
     }
 
+    /// Gives a blob a name outside of the store, checked. The file shares the blob's bytes where the file
+    /// system allows; it is read-only, and whoever changes it all the same is found out at the next read.
+    pub fn materialise(&self, digest: Digest, path: &Path) -> Result<(), StoreError> {
+        if !self.check(digest)? {
+            return Err(StoreError::Damaged { digest });
+        }
+        let blob = self.blob_path(digest);
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).on("replace", path),
+            _ => {}
+        }
+        if fs::hard_link(&blob, path).is_err() {
+            fs::copy(&blob, path).map(drop).on("write", path)?;
+        }
+        Ok(())
+    }
+
     /// Whether a blob is there, unchecked.
     pub fn has(&self, digest: Digest) -> bool {
         self.blob_path(digest).is_file()

@@ -1,7 +1,8 @@
 //! The few things that the store asks of a file system, so that tests can make any of them fail.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A file system to write to.
@@ -32,7 +33,8 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(File::create_new(path)?))
+        // Read-only for everybody from the start: what is in the store does not change.
+        Ok(Box::new(OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -65,6 +65,12 @@ fn flip(store: &Store, digest: Digest) {
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
+    overwrite(&path, &bytes);
+}
+
+/// Blobs are read-only; what damages them does not ask.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
@@ -119,11 +125,11 @@ fn a_truncated_and_a_missing_blob_are_found() {
     let path = store.blob_path(base[0].digest);
     for length in [0, 10, fs::metadata(&path).unwrap().len() - 1] {
         let whole = fs::read(&path).unwrap();
-        fs::write(&path, &whole[..length as usize]).unwrap();
+        overwrite(&path, &whole[..length as usize]);
         let error = restore(&store, &base[0]).unwrap_err();
         assert_eq!(error.broken_blob(), Some(base[0].digest), "cut to {length}: {error}");
         assert_eq!(problems(&store).len(), 1);
-        fs::write(&path, whole).unwrap();
+        overwrite(&path, &whole);
     }
     fs::remove_file(&path).unwrap();
     assert!(matches!(restore(&store, &base[0]), Err(StoreError::Missing { .. })));

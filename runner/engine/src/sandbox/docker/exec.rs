@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::io::AsyncWrite;
 
 use super::super::SandboxError;
+use super::super::messages::{Part, Separator};
 use super::container::{Container, ContainerSpec};
 use super::engine::{Engine, refused};
 use super::upload::Upload;
@@ -163,14 +164,16 @@ pub(super) async fn output_of(engine: &Engine, spec: &ContainerSpec) -> Result<S
         container.upload(Upload::library().stream()).await?;
         let mut attachment = container.attach().await?;
         container.start().await?;
+        // These containers are given no word for messages.
+        let mut separator = Separator::new("");
         let mut printed = Vec::new();
-        while let Some(Ok(item)) = attachment.output.next().await {
-            let bytes = item.into_bytes();
-            // The leash's last word: the command has ended.
-            if bytes.first() == Some(&0x1e) {
-                break;
+        'container: while let Some(Ok(item)) = attachment.output.next().await {
+            for part in separator.feed(&item.into_bytes()) {
+                match part {
+                    Part::Log(bytes) => printed.extend_from_slice(&bytes),
+                    Part::Message(_) => break 'container,
+                }
             }
-            printed.extend_from_slice(&bytes);
         }
         Ok(String::from_utf8_lossy(&printed).into_owned())
     }

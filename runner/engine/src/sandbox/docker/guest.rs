@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 use tokio_util::io::StreamReader;
 
+use super::super::messages::{Part, Separator, StageMessage};
 use super::super::{ContainerFile, Inflow, SandboxError};
 use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
 use super::exec::{Exec, Tail};
@@ -34,6 +35,7 @@ pub struct GuestOrder {
 pub struct GuestContainer {
     container: Container,
     attachment: Mutex<Attachment>,
+    token: String,
 }
 
 /// Capabilities with which the container prepares QEMU's folder and then becomes the user.
@@ -72,7 +74,11 @@ impl DockerSandbox {
         }
         .await;
         match started {
-            Ok(attachment) => Ok(GuestContainer { container, attachment: Mutex::new(attachment) }),
+            Ok(attachment) => Ok(GuestContainer {
+                container,
+                attachment: Mutex::new(attachment),
+                token: self.token.clone(),
+            }),
             Err(error) => {
                 container.remove().await?;
                 Err(error)
@@ -119,18 +125,18 @@ impl GuestContainer {
     pub async fn wait(&self) -> Result<(i64, String), SandboxError> {
         let mut words = Tail::default();
         let mut status = None;
+        let mut separator = Separator::new(&self.token);
         let mut attachment = self.attachment.lock().await;
-        while let Some(Ok(item)) = attachment.output.next().await {
-            let bytes = item.into_bytes();
-            match bytes.strip_prefix(b"\x1e") {
-                Some(message) => {
-                    let text = String::from_utf8_lossy(message).into_owned();
-                    let json = text.split_once(' ').map_or("", |(_, json)| json);
-                    let ended = serde_json::from_str::<serde_json::Value>(json).ok();
-                    status = ended.and_then(|ended| ended["ended"].as_i64());
-                    break;
+        'container: while let Some(Ok(item)) = attachment.output.next().await {
+            for part in separator.feed(&item.into_bytes()) {
+                match part {
+                    Part::Log(bytes) => words.push(&bytes),
+                    Part::Message(StageMessage::Ended(ended)) => {
+                        status = Some(ended);
+                        break 'container;
+                    }
+                    Part::Message(_) => {}
                 }
-                None => words.push(&bytes),
             }
         }
         let status = match status {

@@ -17,13 +17,8 @@ pub(super) fn work(run: &RunId, stage: &StageName) -> String {
 
 #[async_trait]
 impl Sandbox for DockerSandbox {
-    async fn unpacked(&self) -> Result<BTreeSet<DiffId>, SandboxError> {
-        let listed = self.carry(&["layers"], "listing layers").await?;
-        Ok(listed
-            .lines()
-            .filter_map(|hex| format!("sha256:{hex}").parse::<Digest>().ok())
-            .map(DiffId)
-            .collect())
+    async fn prepare(&self) -> Result<(), SandboxError> {
+        self.porter().await.map(drop)
     }
 
     async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError> {
@@ -51,20 +46,24 @@ impl Sandbox for DockerSandbox {
         self.carry(&["adopt", &work(run, stage), &layer.0.hex()], "keeping a layer").await.map(drop)
     }
 
-    async fn artifacts(&self, run: &RunId, stage: &StageName) -> Result<Vec<String>, SandboxError> {
-        let listed = self.carry(&["artifacts", &work(run, stage)], "listing artifacts").await?;
-        Ok(listed.lines().map(str::to_owned).collect())
-    }
-
     async fn artifact(&self, run: &RunId, stage: &StageName, name: &str) -> Result<Outflow, SandboxError> {
         self.carry_out(&["artifact", &work(run, stage), name], "fetching an artifact").await
     }
 
-    async fn keep_only(&self, layers: &BTreeSet<DiffId>) -> Result<(), SandboxError> {
+    async fn keep_only(
+        &self,
+        run: &RunId,
+        layers: &BTreeSet<DiffId>,
+    ) -> Result<BTreeSet<DiffId>, SandboxError> {
         let names: Vec<_> = layers.iter().map(|layer| layer.0.hex()).collect();
-        let mut arguments = vec!["keep-only"];
+        let mut arguments = vec!["keep-only", run.as_str()];
         arguments.extend(names.iter().map(String::as_str));
-        self.carry(&arguments, "tidying the volume").await.map(drop)
+        let listed = self.carry(&arguments, "tidying the volume").await?;
+        Ok(listed
+            .lines()
+            .filter_map(|hex| format!("sha256:{hex}").parse::<Digest>().ok())
+            .map(DiffId)
+            .collect())
     }
 
     async fn free_space(&self) -> Result<(u64, u64), SandboxError> {

@@ -26,8 +26,9 @@ pub enum Rights {
     Capabilities(Vec<String>),
 }
 
-/// Names of the capabilities in the order of their numbers (capability.h).
-const CAPABILITIES: [&str; 41] = [
+/// Names of the capabilities in the order of their numbers (capability.h). The three newest are left out:
+/// engines up to version 20 do not know them, and no stage needs them.
+const CAPABILITIES: [&str; 38] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
@@ -66,9 +67,6 @@ const CAPABILITIES: [&str; 41] = [
     "WAKE_ALARM",
     "BLOCK_SUSPEND",
     "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
 ];
 
 /// Without these no stage can be mounted, changed and captured.
@@ -111,21 +109,21 @@ impl Rights {
         image: &str,
         run: &isokiln_core::names::RunId,
     ) -> Result<Self, SandboxError> {
-        // Which of the two is needed is only known afterwards, and both take a moment.
-        let (privileged, has) = tokio::join!(
-            try_start(engine, image, run, Self::Privileged),
-            engine_capabilities(engine, image, run)
-        );
-        let Err(refusal) = privileged else { return Ok(Self::Privileged) };
-        tracing::debug!("the engine refuses --privileged: {refusal}");
-        let has = Self::Capabilities(has?);
-        if try_start(engine, image, run, has.clone()).await.is_ok() {
-            return Ok(has);
-        }
+        // Three questions, only one answer of which is needed; but each takes a moment to ask.
         let needed = Self::Capabilities(NEEDED.map(str::to_owned).to_vec());
-        match try_start(engine, image, run, needed.clone()).await {
-            Ok(()) => Ok(needed),
-            Err(refusal) => Err(SandboxError::TooFewRights(refusal.to_string())),
+        let (privileged, has, least) = tokio::join!(
+            try_start(engine, image, run, "privileged", Self::Privileged),
+            engine_capabilities(engine, image, run),
+            try_start(engine, image, run, "needed", needed.clone())
+        );
+        match (privileged, has, least) {
+            (Ok(()), ..) => Ok(Self::Privileged),
+            // What the engine itself has, it can grant.
+            (_, Ok(has), Ok(())) if NEEDED.iter().all(|name| has.iter().any(|has| has == name)) => {
+                Ok(Self::Capabilities(has))
+            }
+            (_, _, Ok(())) => Ok(needed),
+            (_, _, Err(refusal)) => Err(SandboxError::TooFewRights(refusal.to_string())),
         }
     }
 }
@@ -134,9 +132,10 @@ async fn try_start(
     engine: &Engine,
     image: &str,
     run: &isokiln_core::names::RunId,
+    purpose: &str,
     rights: Rights,
 ) -> Result<(), SandboxError> {
-    let spec = ContainerSpec { rights, ..ContainerSpec::new(image, run, "rights", &["true"]) };
+    let spec = ContainerSpec { rights, ..ContainerSpec::new(image, run, purpose, &["true"]) };
     let container = Container::create(engine, &spec).await?;
     let started = async {
         container.upload(Upload::library().stream()).await?;
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn masks_become_names() {
         let names = capabilities("000001fffeffffff");
-        assert_eq!(names.len(), 40);
+        assert_eq!(names.len(), 37);
         assert!(!names.contains(&"SYS_RESOURCE".to_owned()));
         assert_eq!(capabilities("0000000000000001"), ["CHOWN"]);
         assert_eq!(capabilities("nonsense"), [""; 0]);

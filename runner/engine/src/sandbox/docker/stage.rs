@@ -10,9 +10,9 @@ use isokiln_core::event::Usage;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use tokio::sync::mpsc;
 
-use super::super::messages::{Part, Separator};
+use super::super::messages::{Part, Separator, StageMessage};
 use super::super::{
-    CancelWatch, SandboxError, StageEnd, StageExit, StageMessage, StageOutput, StageSpec, cancelled_now,
+    CancelWatch, SandboxError, StageEnd, StageExit, StageOutput, StageSpec, Tree, cancelled_now,
 };
 use super::DockerSandbox;
 use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
@@ -20,11 +20,20 @@ use super::layers::work;
 use super::stats::later;
 use super::upload::Upload;
 
+/// Where a tree lies in the volume.
+fn path_of(tree: &Tree, spec: &StageSpec) -> String {
+    match tree {
+        Tree::Layer(layer) => format!("layers/{}/fs", layer.0.hex()),
+        Tree::Work(stage) => format!("work/{}/upper", work(&spec.run, stage)),
+    }
+}
+
 /// How the script ended, while the container may still be there.
 struct Ended {
     exit: StageExit,
     script_time: Duration,
     free: Option<(u64, u64)>,
+    artifacts: Vec<String>,
     usage: Usage,
     /// Holding it keeps the container on its leash.
     output: Option<Printed>,
@@ -64,6 +73,7 @@ impl DockerSandbox {
                 exit: ended.exit,
                 script_time: ended.script_time,
                 free: ended.free,
+                artifacts: ended.artifacts,
                 dismissed: Box::pin(dismiss(container, ended.usage, ended.output)),
             }),
             Err(error) => {
@@ -81,12 +91,12 @@ impl DockerSandbox {
         container.network = spec.network;
         container.limits = Some(spec.limits);
         container.volume = Some(VolumeMount { name: self.volume.clone(), read_only: false });
-        let top_first: Vec<_> = spec.layers.iter().rev().map(|layer| layer.0.hex()).collect();
+        let top_first: Vec<_> = spec.trees.iter().rev().map(|tree| path_of(tree, spec)).collect();
         let word = |word: &str| word.to_owned();
         container.environment = vec![
             (word("ISOKILN_TOKEN"), self.token.clone()),
             (word("ISOKILN_WORK"), work(&spec.run, &spec.stage)),
-            (word("ISOKILN_LAYERS"), top_first.join(" ")),
+            (word("ISOKILN_TREES"), top_first.join(" ")),
             (
                 word("ISOKILN_ROOTFS"),
                 word(match spec.rootfs {
@@ -157,11 +167,9 @@ impl DockerSandbox {
                 }
             }
         }
-        let script_time = hearing.started.elapsed();
         if let (None, Some(0)) = (stopped, hearing.ended) {
             hearing.rest(&mut printed, LAG).await;
-            let exit = StageExit::Status(0);
-            return Ok(Ended { exit, script_time, free: None, usage, output: Some(printed) });
+            return Ok(hearing.end(StageExit::Status(0), usage, Some(printed)));
         }
         // Whether memory ran out is known once the container has ended.
         hearing.rest(&mut printed, GRACE).await;
@@ -177,13 +185,15 @@ impl DockerSandbox {
             // The first process was killed, and everything with it.
             (None, None) => StageExit::Lost,
         };
-        Ok(Ended { exit, script_time, free: hearing.free, usage, output: None })
+        Ok(hearing.end(exit, usage, None))
     }
 }
 
 /// Takes in what a stage prints and passes it on.
 struct Hearing {
     started: Instant,
+    script_time: Option<Duration>,
+    artifacts: Vec<String>,
     output: mpsc::Sender<StageOutput>,
     /// One for standard output, one for standard error.
     separators: [Separator; 2],
@@ -194,7 +204,15 @@ struct Hearing {
 impl Hearing {
     fn new(token: &str, output: mpsc::Sender<StageOutput>) -> Self {
         let separators = [Separator::new(token), Separator::new(token)];
-        Self { started: Instant::now(), output, separators, free: None, ended: None }
+        Self {
+            started: Instant::now(),
+            script_time: None,
+            artifacts: Vec::new(),
+            output,
+            separators,
+            free: None,
+            ended: None,
+        }
     }
 
     async fn tell(&self, item: StageOutput) {
@@ -208,10 +226,17 @@ impl Hearing {
             match part {
                 Part::Log(bytes) => self.tell(StageOutput::Log(bytes)).await,
                 Part::Message(StageMessage::Free { bytes, inodes }) => self.free = Some((bytes, inodes)),
+                Part::Message(StageMessage::Script(time)) => self.script_time = Some(time),
+                Part::Message(StageMessage::Artifacts(names)) => self.artifacts = names,
                 Part::Message(StageMessage::Ended(status)) => self.ended = Some(status),
-                Part::Message(message) => self.tell(StageOutput::Message(message)).await,
+                Part::Message(StageMessage::Said(saying)) => self.tell(StageOutput::Said(saying)).await,
             }
         }
+    }
+
+    fn end(self, exit: StageExit, usage: Usage, output: Option<Printed>) -> Ended {
+        let script_time = self.script_time.unwrap_or_else(|| self.started.elapsed());
+        Ended { exit, script_time, free: self.free, artifacts: self.artifacts, usage, output }
     }
 
     /// Takes in what still comes, until nothing does for so long.

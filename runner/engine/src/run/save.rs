@@ -1,0 +1,129 @@
+//! Making what a stage changed and left a checkpoint.
+
+use std::time::Instant;
+
+use isokiln_core::digest::Digest;
+use isokiln_core::event::Event;
+use isokiln_core::image::{Artifact, Checkpoint, EntryNote, LayerBlob, Role, checkpoint_documents};
+use isokiln_core::kind::RootfsUse;
+use isokiln_core::layer::LayerError;
+use isokiln_core::names::StageName;
+use isokiln_core::pipeline::Stage;
+
+use super::artifacts::bad_document;
+use super::build::Build;
+use super::error::RunError;
+use super::schedule::Saved;
+use super::stage::Ran;
+use crate::store::{StoreError, StoredLayer};
+
+impl Build {
+    /// Stores the checkpoint of a stage that has run, and what it left.
+    pub(super) async fn save(
+        &self,
+        stage: &Stage,
+        ran: Ran,
+        parent: Option<&Saved>,
+    ) -> Result<(Checkpoint, Vec<Artifact>), RunError> {
+        let what = || format!("the checkpoint of stage {} cannot be stored", stage.name);
+        let started = Instant::now();
+        let below: Vec<LayerBlob> = parent.map(|parent| parent.checkpoint.layers.clone()).unwrap_or_default();
+        let diff_ids: Vec<_> = below.iter().map(|layer| layer.diff_id).collect();
+        let inputs =
+            isokiln_core::plan::stage_inputs(&self.project.pipeline, stage, &diff_ids, &self.context);
+        let capturing =
+            async { if self.adds_layer(stage) { self.capture(stage).await.map(Some) } else { Ok(None) } };
+        let (stored, dismissed) = tokio::join!(capturing, ran.dismissed);
+        let new = stored?.map(|stored| stored.blob);
+        let usage =
+            dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
+
+        let layers: Vec<LayerBlob> = below.into_iter().chain(new.clone()).collect();
+        let pipeline = self.project.pipeline.name.clone();
+        let chain = self.chain(stage, parent);
+        let documents = checkpoint_documents(&pipeline, &chain, &inputs, &layers, self.context.epoch)
+            .map_err(|error| RunError::store(what())(bad_document(self.store.root(), &error)))?;
+        let note = EntryNote {
+            role: Role::Checkpoint,
+            key: inputs.key(),
+            pipeline,
+            stage: stage.name.clone(),
+            run: self.run.id.clone(),
+            created: self.clock.seconds(),
+            pinned: false,
+        };
+        let subject = (Digest::of(&documents.manifest), documents.manifest.len() as u64);
+        let adopting = async {
+            match &new {
+                Some(layer) => self.adopt(stage, layer).await,
+                None => Ok(()),
+            }
+        };
+        let (adopted, files) =
+            tokio::join!(adopting, self.store_artifacts(stage, ran.artifacts, subject, note.clone()));
+        adopted?;
+        // Last, because a checkpoint that is there must have its artifacts.
+        let files = files?;
+        let entry = self.store.add(&documents, note).map_err(RunError::store(what()))?;
+        let checkpoint = self.store.checkpoint(&entry).map_err(RunError::store(what()))?;
+        self.events.emit(Event::CheckpointStored {
+            stage: stage.name.clone(),
+            manifest: checkpoint.manifest,
+            seconds: started.elapsed().as_secs_f64(),
+            usage,
+        });
+        Ok((checkpoint, files))
+    }
+
+    /// Whether a stage of this kind changes the root file system.
+    pub(super) fn adds_layer(&self, stage: &Stage) -> bool {
+        self.kind(stage).is_none_or(|kind| kind.rootfs != RootfsUse::Read)
+    }
+
+    /// The stages that led to this one and itself, each with whether it added a layer.
+    pub(super) fn chain(&self, stage: &Stage, parent: Option<&Saved>) -> Vec<(StageName, bool)> {
+        let mut chain = parent.map(|parent| parent.chain.clone()).unwrap_or_default();
+        chain.push((stage.name.clone(), self.adds_layer(stage)));
+        chain
+    }
+
+    async fn adopt(&self, stage: &Stage, layer: &LayerBlob) -> Result<(), RunError> {
+        let what = format!("what stage {} changed cannot be kept in the engine", stage.name);
+        self.sandbox
+            .adopt(&self.run.id, &stage.name, layer.diff_id)
+            .await
+            .map_err(RunError::sandbox(what))?;
+        if let Some(unpacked) = &mut *self.unpacked.lock().await {
+            unpacked.insert(layer.diff_id);
+        }
+        Ok(())
+    }
+
+    async fn capture(&self, stage: &Stage) -> Result<StoredLayer, RunError> {
+        let what = || format!("what stage {} changed cannot be captured", stage.name);
+        let started = Instant::now();
+        let flow =
+            self.sandbox.capture(&self.run.id, &stage.name).await.map_err(RunError::sandbox(what()))?;
+        let (store, compression) = (self.store.clone(), self.options.compression);
+        let stored = tokio::task::spawn_blocking(move || store.add_layer(flow.bytes, compression));
+        let stored = stored.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let done = flow.done.await;
+        let stored = match (stored, done) {
+            (Ok(stored), Ok(())) => stored,
+            // A full disk here breaks the pipe there; a tar that fails there cuts the stream short here.
+            (Err(error), _) if !matches!(error, StoreError::Layer(LayerError::CutShort)) => {
+                return Err(RunError::store(what())(error));
+            }
+            (_, Err(error)) => return Err(RunError::sandbox(what())(error)),
+            (Err(error), Ok(())) => return Err(RunError::store(what())(error)),
+        };
+        self.events.emit(Event::LayerStored {
+            stage: stage.name.clone(),
+            diff_id: stored.blob.diff_id,
+            unpacked: stored.unpacked,
+            stored: stored.blob.size,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Ok(stored)
+    }
+}

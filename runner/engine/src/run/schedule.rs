@@ -1,0 +1,257 @@
+//! Which stage runs when.
+//!
+//! Every stage is a future of its own. It waits for its parent, decides whether its checkpoint is there,
+//! runs if not, and is saved. A child need not wait until its parent is saved: where no checkpoint of the
+//! child could be a hit whatever the parent's layer turns out to be, it starts on the parent's changed
+//! tree as soon as the parent's script has ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use isokiln_core::event::Event;
+use isokiln_core::image::{Checkpoint, Role};
+use isokiln_core::names::StageName;
+use isokiln_core::pipeline::Stage;
+use isokiln_core::plan::{Step, decide, stage_inputs};
+use tokio::sync::{Semaphore, watch};
+
+use super::build::Build;
+use super::checkpoints::Shelf;
+use super::error::RunError;
+use crate::sandbox::{Cancel, CancelWatch, Tree};
+
+/// How far a stage is, for its children.
+#[derive(Clone)]
+enum Progress {
+    Waiting,
+    /// Its script has ended; this is what it ran on and what it changed, bottom to top.
+    Ran(Vec<Tree>),
+    Saved(Arc<Saved>),
+}
+
+/// A stage whose checkpoint is in the store.
+pub(super) struct Saved {
+    pub(super) checkpoint: Checkpoint,
+    /// The stages that led to it, with whether they added a layer.
+    pub(super) chain: Vec<(StageName, bool)>,
+}
+
+/// What stages share while they run.
+struct Schedule<'b> {
+    build: &'b Build,
+    shelf: Shelf,
+    forced: BTreeSet<StageName>,
+    slots: Semaphore,
+    stop: CancelWatch,
+}
+
+impl Build {
+    pub(super) async fn run_stages(&self) -> Result<(), RunError> {
+        let stages = self.wanted_stages()?;
+        let (stop_sender, stop) = watch::channel(*self.cancel.borrow());
+        let schedule = Schedule {
+            build: self,
+            shelf: self.load_shelf()?,
+            forced: self.forced(&stages)?,
+            slots: Semaphore::new(self.options.parallel.max(1)),
+            stop,
+        };
+        let mut progress: BTreeMap<StageName, watch::Receiver<Progress>> = BTreeMap::new();
+        let mut running = FuturesUnordered::new();
+        for stage in &stages {
+            let (sender, receiver) = watch::channel(Progress::Waiting);
+            let parent = stage.parent.as_ref().and_then(|parent| progress.get(parent)).cloned();
+            progress.insert(stage.name.clone(), receiver);
+            running.push(schedule.process(stage, parent, sender));
+        }
+        let mut wish = self.cancel.clone();
+        let mut first_error = None;
+        loop {
+            tokio::select! {
+                ended = running.next() => match ended {
+                    None => break,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
+                        // What runs is stopped; what has run is still saved.
+                        stop_sender.send_replace(Cancel::Now);
+                        // Stages that end because another did are not the reason.
+                        if matches!(first_error, None | Some(RunError::Cancelled)) {
+                            first_error = Some(error);
+                        }
+                    }
+                },
+                Ok(()) = wish.changed() => {
+                    let wish = *wish.borrow_and_update();
+                    stop_sender.send_if_modified(|stop| {
+                        let grows = wish > *stop;
+                        *stop = wish.max(*stop);
+                        grows
+                    });
+                }
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn load_shelf(&self) -> Result<Shelf, RunError> {
+        let mut shelf = Shelf::load(&self.store)?;
+        for blob in std::mem::take(&mut shelf.broken) {
+            let gone =
+                self.store.forget_blob(blob).map_err(RunError::store("the store cannot be repaired"))?;
+            let names: Vec<_> = gone.iter().map(|entry| entry.note.stage.to_string()).collect();
+            self.events.warn(format!(
+                "{blob} is damaged or missing; forgot the checkpoints of {}",
+                names.join(", ")
+            ));
+        }
+        Ok(shelf)
+    }
+}
+
+impl Schedule<'_> {
+    async fn process(
+        &self,
+        stage: &Stage,
+        parent: Option<watch::Receiver<Progress>>,
+        progress: watch::Sender<Progress>,
+    ) -> Result<(), RunError> {
+        let build = self.build;
+        let parent_saved = match self.parent_for(stage, parent.clone()).await? {
+            Parent::Unsaved(trees) => {
+                let changed = vec!["parent".to_owned()];
+                return self.run_and_save(stage, changed, trees, parent, progress).await;
+            }
+            Parent::Saved(saved) => saved,
+        };
+        self.stop_if_asked()?;
+        let below = parent_saved.as_ref().map(|parent| parent.checkpoint.diff_ids()).unwrap_or_default();
+        let step = decide(&build.project.pipeline, stage, &below, &build.context, &self.shelf);
+        let changed = match step {
+            Step::Hit(checkpoint) if !self.forced.contains(&stage.name) => {
+                if let Some(saved) = self.take(stage, *checkpoint, parent_saved.as_deref())? {
+                    progress.send_replace(Progress::Saved(Arc::new(saved)));
+                    return Ok(());
+                }
+                Vec::new()
+            }
+            Step::Miss { changes, .. } => {
+                changes.unwrap_or_default().into_iter().map(|change| change.input).collect()
+            }
+            Step::Hit(_) | Step::AfterParent(_) => Vec::new(),
+        };
+        let trees = below.iter().map(|layer| Tree::Layer(*layer)).collect();
+        self.run_and_save(stage, changed, trees, parent, progress).await
+    }
+
+    /// Waits for the parent as long as it can make a difference.
+    async fn parent_for(
+        &self,
+        stage: &Stage,
+        parent: Option<watch::Receiver<Progress>>,
+    ) -> Result<Parent, RunError> {
+        let Some(mut parent) = parent else { return Ok(Parent::Saved(None)) };
+        let could_hit = !self.forced.contains(&stage.name) && {
+            let inputs = stage_inputs(&self.build.project.pipeline, stage, &[], &self.build.context);
+            self.shelf.could_hit(&self.build.project.pipeline, stage, &inputs)
+        };
+        loop {
+            match &*parent.borrow_and_update() {
+                Progress::Waiting => {}
+                Progress::Ran(_) if could_hit => {}
+                Progress::Ran(trees) => return Ok(Parent::Unsaved(trees.clone())),
+                Progress::Saved(saved) => return Ok(Parent::Saved(Some(saved.clone()))),
+            }
+            // A parent that has failed says nothing more; its own error is the one that counts.
+            parent.changed().await.map_err(|_| RunError::Cancelled)?;
+        }
+    }
+
+    async fn run_and_save(
+        &self,
+        stage: &Stage,
+        changed: Vec<String>,
+        trees: Vec<Tree>,
+        parent: Option<watch::Receiver<Progress>>,
+        progress: watch::Sender<Progress>,
+    ) -> Result<(), RunError> {
+        let build = self.build;
+        // The semaphore is never closed.
+        let slot = self.slots.acquire().await.map_err(|_| RunError::Cancelled)?;
+        self.stop_if_asked()?;
+        if let Some(Progress::Saved(saved)) = parent.as_ref().map(|parent| parent.borrow().clone()) {
+            build.unpack(stage, &saved.checkpoint.layers).await?;
+        }
+        let ran = build.run_stage(stage, changed, trees.clone(), self.stop.clone()).await?;
+        drop(slot);
+        let mut own = trees;
+        if build.adds_layer(stage) {
+            own.push(Tree::Work(stage.name.clone()));
+        }
+        progress.send_replace(Progress::Ran(own));
+        let parent = match parent {
+            Some(parent) => Some(saved(parent).await?),
+            None => None,
+        };
+        let (checkpoint, files) = build.save(stage, ran, parent.as_deref()).await?;
+        let chain = build.chain(stage, parent.as_deref());
+        progress.send_replace(Progress::Saved(Arc::new(Saved { checkpoint, chain })));
+        build.count_artifacts(build.deliver(stage, &files)?);
+        Ok(())
+    }
+
+    /// Uses a checkpoint that is there; `None` where its artifacts are not.
+    fn take(
+        &self,
+        stage: &Stage,
+        checkpoint: Checkpoint,
+        parent: Option<&Saved>,
+    ) -> Result<Option<Saved>, RunError> {
+        let build = self.build;
+        let what = || format!("the artifacts of stage {} cannot be read", stage.name);
+        let entry =
+            build.store.find(Role::Artifacts, checkpoint.inputs.key()).map_err(RunError::store(what()))?;
+        let Some(entry) = entry else { return Ok(None) };
+        let files = build.store.files(&entry).map_err(|error| build.damaged(stage, error))?;
+        build.events.emit(Event::StageHit {
+            stage: stage.name.clone(),
+            manifest: checkpoint.manifest,
+            pinned: checkpoint.pinned,
+        });
+        match build.deliver(stage, &files) {
+            Ok(paths) => build.count_artifacts(paths),
+            Err(RunError::Store { source, .. }) if source.broken_blob().is_some() => {
+                return Err(build.damaged(stage, source));
+            }
+            Err(error) => return Err(error),
+        }
+        let chain = build.chain(stage, parent);
+        Ok(Some(Saved { checkpoint, chain }))
+    }
+
+    fn stop_if_asked(&self) -> Result<(), RunError> {
+        match *self.stop.borrow() {
+            Cancel::No => Ok(()),
+            Cancel::Gracefully | Cancel::Now => Err(RunError::Cancelled),
+        }
+    }
+}
+
+/// What a stage starts from.
+enum Parent {
+    /// A checkpoint, or nothing.
+    Saved(Option<Arc<Saved>>),
+    /// Trees that are still being saved.
+    Unsaved(Vec<Tree>),
+}
+
+/// Waits until a stage is saved.
+async fn saved(mut progress: watch::Receiver<Progress>) -> Result<Arc<Saved>, RunError> {
+    loop {
+        if let Progress::Saved(saved) = &*progress.borrow_and_update() {
+            return Ok(saved.clone());
+        }
+        progress.changed().await.map_err(|_| RunError::Cancelled)?;
+    }
+}

@@ -1,0 +1,83 @@
+//! Layers in the engine: brought back from the store where a stage needs them and they are not there.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use isokiln_core::digest::DiffId;
+use isokiln_core::event::Event;
+use isokiln_core::image::{Checkpoint, LayerBlob};
+use isokiln_core::layer::LayerError;
+use isokiln_core::pipeline::Stage;
+
+use super::build::Build;
+use super::error::RunError;
+use crate::store::StoreError;
+
+impl Build {
+    /// Brings the layers that a stage starts from back into the engine, where they are not there.
+    pub(super) async fn unpack(&self, stage: &Stage, layers: &[LayerBlob]) -> Result<(), RunError> {
+        let what = || format!("the layers for stage {} cannot be unpacked", stage.name);
+        // One at a time: two stages may need the same layer.
+        let mut unpacked = self.unpacked.lock().await;
+        let unpacked = match &mut *unpacked {
+            Some(unpacked) => unpacked,
+            none => none.insert(self.tidy().await?),
+        };
+        for layer in layers {
+            if unpacked.contains(&layer.diff_id) {
+                continue;
+            }
+            let started = Instant::now();
+            let short = layer.diff_id.0.short();
+            self.events.emit(Event::Working { text: format!("unpacking layer {short}") });
+            let flow = self.sandbox.restore(layer.diff_id).await.map_err(RunError::sandbox(what()))?;
+            let (store, blob) = (self.store.clone(), layer.clone());
+            let written = tokio::task::spawn_blocking(move || store.restore_layer(&blob, flow.bytes));
+            let written = written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let done = flow.done.await;
+            match written {
+                // tar stops reading when it fails, and says why.
+                Err(StoreError::Layer(LayerError::Write(_))) | Ok(_) => {
+                    done.map_err(RunError::sandbox(what()))?
+                }
+                Err(error) => return Err(self.damaged(stage, error)),
+            }
+            self.sandbox.settle(layer.diff_id).await.map_err(RunError::sandbox(what()))?;
+            self.events.emit(Event::LayerRestored {
+                diff_id: layer.diff_id,
+                seconds: started.elapsed().as_secs_f64(),
+            });
+            unpacked.insert(layer.diff_id);
+        }
+        Ok(())
+    }
+
+    /// Forgets checkpoints that rest on a broken blob, so that the next build does without them.
+    pub(super) fn damaged(&self, stage: &Stage, error: StoreError) -> RunError {
+        let what = format!("the layers for stage {} cannot be unpacked", stage.name);
+        let Some(blob) = error.broken_blob() else { return RunError::store(what)(error) };
+        match self.store.forget_blob(blob) {
+            Ok(gone) => {
+                let mut forgotten: Vec<_> = gone.iter().map(|entry| entry.note.stage.to_string()).collect();
+                forgotten.dedup();
+                RunError::DamagedCheckpoint {
+                    stage: stage.name.clone(),
+                    damaged: blob.to_string(),
+                    forgotten,
+                }
+            }
+            Err(error) => RunError::store(what)(error),
+        }
+    }
+
+    /// Deletes from the engine what no checkpoint needs and what failed stages of earlier runs left; gives
+    /// the layers that lie unpacked.
+    async fn tidy(&self) -> Result<BTreeSet<DiffId>, RunError> {
+        let checkpoints = self.store.checkpoints().map_err(RunError::store("the store cannot be read"))?;
+        let needed = checkpoints.iter().flat_map(Checkpoint::diff_ids).collect();
+        self.sandbox
+            .keep_only(&self.run.id, &needed)
+            .await
+            .map_err(RunError::sandbox("the engine could not be tidied up"))
+    }
+}

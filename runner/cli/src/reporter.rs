@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isokiln_core::boot::{BootReport, Verdict};
 use isokiln_core::event::{Event, Usage};
 use isokiln_core::names::StageName;
+use isokiln_core::record::{RunRecord, StageState};
 use isokiln_core::units::{show_duration, show_size};
 use isokiln_engine::run::Reporter;
 
@@ -29,9 +30,7 @@ struct State {
     is_terminal: bool,
     /// What is going on: stage or boot test, since when, and its latest words.
     current: Option<Current>,
-    hits: usize,
-    built: usize,
-    verdicts: Vec<Verdict>,
+    record: RunRecord,
     width: usize,
 }
 
@@ -46,15 +45,7 @@ struct Current {
 impl Terminal {
     pub(crate) fn new(format: Format) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        let state = State {
-            bar: None,
-            is_terminal,
-            current: None,
-            hits: 0,
-            built: 0,
-            verdicts: Vec::new(),
-            width: 0,
-        };
+        let state = State { bar: None, is_terminal, current: None, record: RunRecord::default(), width: 0 };
         Self { format, state: Mutex::new(state) }
     }
 }
@@ -129,6 +120,7 @@ impl State {
     }
 
     fn tell(&mut self, event: &Event) {
+        self.record.absorb(event);
         match event {
             Event::RunStarted { run, pipeline, stages } => {
                 self.width = stages.iter().map(|stage| stage.as_str().len()).max().unwrap_or(0);
@@ -160,7 +152,6 @@ impl State {
                 }
             }
             Event::StageHit { stage, pinned, .. } => {
-                self.hits += 1;
                 let note = if *pinned { "  rolled back to" } else { "" };
                 self.say(&line("Hit", &good(), &format!("{stage}{note}")));
             }
@@ -195,9 +186,11 @@ impl State {
                 }
                 self.draw();
             }
-            Event::LayerStored { .. } | Event::LayerRestored { .. } | Event::CheckpointStored { .. } => {}
+            Event::LayerStored { .. }
+            | Event::LayerRestored { .. }
+            | Event::CheckpointStored { .. }
+            | Event::Artifact { .. } => {}
             Event::StageFinished { stage, seconds, usage, .. } => {
-                self.built += 1;
                 self.end();
                 let text = format!(
                     "{stage:width$}  {:>7}  {}",
@@ -217,11 +210,6 @@ impl State {
                     self.say(&line("hint", &calm(), hint));
                 }
                 self.say(&line("log", &faint(), log));
-            }
-            Event::Artifact { path, size, .. } => {
-                if path.ends_with(".iso") {
-                    self.say(&line("ISO", &good(), &format!("{} ({})", short(path), show_size(*size))));
-                }
             }
             Event::BootStarted { profile, accelerator, reason } => {
                 self.end();
@@ -247,7 +235,6 @@ impl State {
             }
             Event::BootFinished { report, folder, cached } => {
                 self.end();
-                self.verdicts.push(report.verdict);
                 self.boot_end(report, folder, *cached);
             }
             Event::Cancelling { gracefully } => {
@@ -276,13 +263,15 @@ impl State {
 
     fn summary(&self, exit_code: u8, seconds: f64) {
         let mut parts = Vec::new();
-        if self.hits + self.built > 0 {
-            parts.push(format!("{} stages run, {} from checkpoints", self.built, self.hits));
+        let (built, hits) = (self.record.count(StageState::Done), self.record.count(StageState::Hit));
+        if hits + built > 0 {
+            parts.push(format!("{built} stages run, {hits} from checkpoints"));
         }
         for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::Infra] {
-            let count = self.verdicts.iter().filter(|v| **v == verdict).count();
-            if count > 0 {
-                parts.push(format!("{count} boot test{} {verdict}", if count == 1 { "" } else { "s" }));
+            let tests = self.record.boot_tests.iter().filter(|test| test.verdict == verdict);
+            let profiles: Vec<_> = tests.map(|test| test.profile.as_str()).collect();
+            if !profiles.is_empty() {
+                parts.push(format!("boot test {verdict} on {}", profiles.join(", ")));
             }
         }
         let (word, style) = match exit_code {
@@ -294,6 +283,9 @@ impl State {
         let time = show_duration(Duration::from_secs_f64(seconds));
         let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join("; ")) };
         self.say(&line(word, &style, &format!("in {time}{parts}")));
+        for iso in self.record.isos() {
+            self.say(&line("ISO", &style, &format!("{} ({})", short(&iso.path), show_size(iso.size_bytes))));
+        }
     }
 }
 
@@ -313,8 +305,11 @@ fn of_stage(stage: &Option<StageName>, text: &str) -> String {
 }
 
 fn used(usage: &Usage) -> String {
-    let mut parts =
-        vec![format!("{:.1}s cpu", usage.cpu_seconds), format!("{} memory", show_size(usage.memory_peak))];
+    let mut parts = vec![format!("{:.1}s cpu", usage.cpu_seconds)];
+    // A short stage ends before the engine has looked at its memory.
+    if usage.memory_peak > 0 {
+        parts.push(format!("{} memory", show_size(usage.memory_peak)));
+    }
     if usage.network_received > 1 << 20 {
         parts.push(format!("{} downloaded", show_size(usage.network_received)));
     }

@@ -14,6 +14,7 @@ pub mod layer;
 pub mod names;
 pub mod pipeline;
 pub mod plan;
+pub mod record;
 pub mod suggest;
 mod table;
 pub mod units;

@@ -6,7 +6,7 @@ use isokiln_engine::store::Compression;
 use crate::args::{Build, Global, LayerCompression};
 
 pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
-    let session = super::session(global)?;
+    let session = super::session(global.format)?;
     let options = BuildOptions {
         until: args.until,
         from: args.from,

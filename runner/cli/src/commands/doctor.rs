@@ -3,14 +3,14 @@
 use isokiln_core::exit;
 use isokiln_core::units::show_size;
 use isokiln_engine::run::{Health, RunError};
-use isokiln_engine::sandbox::docker::Route;
+use isokiln_engine::sandbox::docker::{Fate, Route};
 use serde_json::json;
 
-use crate::args::{Clean, Doctor, Global, ImageBuild, ImageRoute};
+use crate::args::{Clean, Doctor, Format, Global, ImageBuild, ImageRoute};
 use crate::{output, words};
 
 pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> {
-    let session = super::session(global)?;
+    let session = super::session(Format::Text)?;
     if args.residue {
         let residue = session.residue().await?;
         output::result(global.format, &residue, |residue| {
@@ -20,10 +20,10 @@ pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> 
             let rows: Vec<_> = residue
                 .iter()
                 .map(|leftover| {
-                    let fate = if leftover.swept {
-                        "the next command removes it"
-                    } else {
-                        "its maker cannot be judged from here"
+                    let fate = match leftover.fate {
+                        Fate::Swept => "the next command removes it",
+                        Fate::Cleaned => "isokiln clean --all removes it",
+                        Fate::Unknown => "its maker cannot be judged from here",
                     };
                     vec![
                         leftover.kind.to_owned(),
@@ -61,7 +61,7 @@ pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> 
 }
 
 pub(super) async fn clean(global: &Global, args: &Clean) -> Result<u8, RunError> {
-    let session = super::session(global)?;
+    let session = super::session(Format::Text)?;
     let report = session.clean(&global.dir, args.all).await?;
     output::result(global.format, &report, |report| {
         let mut rows: Vec<Vec<String>> = Vec::new();
@@ -79,7 +79,7 @@ pub(super) async fn clean(global: &Global, args: &Clean) -> Result<u8, RunError>
 }
 
 pub(super) async fn image(global: &Global, args: &ImageBuild) -> Result<u8, RunError> {
-    let session = super::session(global)?;
+    let session = super::session(Format::Text)?;
     let route = args.route.map(|route| match route {
         ImageRoute::Mirror => Route::Mirror,
         ImageRoute::Container => Route::Container,

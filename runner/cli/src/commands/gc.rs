@@ -5,7 +5,7 @@ use isokiln_core::units::show_size;
 use isokiln_engine::run::{Home, RunError};
 use isokiln_engine::store::{GcReport, KeepRule, VerifyReport};
 
-use crate::args::{Gc, Global};
+use crate::args::{Format, Gc, Global};
 use crate::output;
 
 pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
@@ -41,7 +41,7 @@ pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
 pub(super) async fn run(global: &Global, args: &Gc) -> Result<u8, RunError> {
     let report = match Home::find(&global.dir) {
         Some(home) => {
-            let session = super::session(global)?;
+            let session = super::session(Format::Text)?;
             session.collect(&home, KeepRule { newest: args.keep }, args.dry_run).await?
         }
         None => GcReport::default(),

@@ -16,7 +16,7 @@ use isokiln_core::exit;
 use isokiln_engine::archive::HttpFetch;
 use isokiln_engine::run::{Events, Home, RunError, Session, SystemClock};
 
-use crate::args::{Cli, Command, Global, Image};
+use crate::args::{Cli, Command, Format, Global, Image};
 use crate::reporter::Terminal;
 use crate::{output, signals};
 
@@ -72,10 +72,11 @@ fn home(global: &Global) -> Result<Home, RunError> {
     Home::open(&global.dir)
 }
 
-/// The edges that commands use.
-fn session(global: &Global) -> Result<Session, RunError> {
+/// The edges that commands use. Builds and tests tell what happens in the format asked for; every other
+/// command tells people, and prints one value.
+fn session(format: Format) -> Result<Session, RunError> {
     let clock = Arc::new(SystemClock);
-    let events = Events::new(Arc::new(Terminal::new(global.format)), clock.clone());
+    let events = Events::new(Arc::new(Terminal::new(format)), clock.clone());
     let cancel = signals::listen(Arc::new(events.clone()))
         .map_err(|error| RunError::Network(format!("signals cannot be caught: {error}")))?;
     let fetch = HttpFetch::new().map_err(RunError::Network)?;

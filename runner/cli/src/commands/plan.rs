@@ -4,12 +4,12 @@ use isokiln_core::plan::{Change, PlannedStage, Step};
 use isokiln_engine::run::{Project, RunError, plan, prepare};
 use serde_json::{Value, json};
 
-use crate::args::{Global, Plan};
+use crate::args::{Format, Global, Plan};
 use crate::{output, words};
 
 pub(super) async fn run(global: &Global, args: &Plan) -> Result<u8, RunError> {
     let project = Project::load(&args.file)?;
-    let session = super::session(global)?;
+    let session = super::session(Format::Text)?;
     let home = super::home(global)?;
     let prepared = prepare(&home, project, &*session.fetch, &session.events).await?;
     let plan = plan(&home, &prepared)?;

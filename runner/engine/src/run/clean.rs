@@ -14,8 +14,7 @@ use super::home::Home;
 use super::session::Session;
 use crate::sandbox::Sandbox;
 use crate::sandbox::docker::{
-    BuilderDefinition, DockerSandbox, Engine, builder_images, remove_builder_image, remove_volume, sweep,
-    volume_name, volumes,
+    BuilderDefinition, DockerSandbox, Engine, builder_images, orphaned_volumes, remove_builder_image, sweep,
 };
 use crate::store::{GcReport, KeepRule};
 
@@ -49,14 +48,17 @@ impl Session {
         let gone = sweep(&engine).await.map_err(RunError::sandbox(failed()))?;
         report.leftovers.extend(gone.into_iter().map(|leftover| leftover.name));
         if let Some(home) = &home {
-            let volume = volume_name(&home.store_id());
-            let there = volumes(&engine).await.map_err(RunError::sandbox(failed()))?;
-            if there.contains(&volume) {
-                remove_volume(&engine, &volume).await.map_err(RunError::sandbox(failed()))?;
-                report.volumes.push(volume);
+            let volume = home.volume();
+            if volume.exists(&engine).await.map_err(RunError::sandbox(failed()))? {
+                volume.remove(&engine).await.map_err(RunError::sandbox(failed()))?;
+                report.volumes.push(volume.name().to_owned());
             }
         }
         if all {
+            for volume in orphaned_volumes(&engine).await.map_err(RunError::sandbox(failed()))? {
+                volume.remove(&engine).await.map_err(RunError::sandbox(failed()))?;
+                report.volumes.push(volume.name().to_owned());
+            }
             for image in builder_images(&engine).await.map_err(RunError::sandbox(failed()))? {
                 remove_builder_image(&engine, &image).await.map_err(RunError::sandbox(failed()))?;
                 report.images.push(image);
@@ -111,13 +113,12 @@ impl Session {
         let Ok(engine) = Engine::connect().await else { return Ok(()) };
         let failed = || "the engine could not be tidied up";
         let image = BuilderDefinition::bundled().find(&engine).await.map_err(RunError::sandbox(failed()))?;
-        let there = volumes(&engine).await.map_err(RunError::sandbox(failed()))?;
-        let id = home.store_id();
-        let (Some(image), true, Ok(run)) = (image, there.contains(&volume_name(&id)), "gc".parse::<RunId>())
-        else {
+        let volume = home.volume();
+        let there = volume.exists(&engine).await.map_err(RunError::sandbox(failed()))?;
+        let (Some(image), true, Ok(run)) = (image, there, "gc".parse::<RunId>()) else {
             return Ok(());
         };
-        let sandbox = DockerSandbox::new(engine, image.name, &id, run.clone());
+        let sandbox = DockerSandbox::new(engine, image.name, volume, run.clone());
         let kept = sandbox.keep_only(&run, needed).await.map(drop);
         let destroyed = sandbox.destroy().await;
         kept.and(destroyed).map_err(RunError::sandbox(failed()))

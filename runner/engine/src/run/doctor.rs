@@ -15,7 +15,7 @@ use crate::archive::{archive_state, host_sources};
 use crate::boot::find_acceleration;
 use crate::sandbox::Sandbox;
 use crate::sandbox::docker::{
-    BUILDER_SUITE, BuilderDefinition, DockerSandbox, Engine, Leftover, Rights, leftovers,
+    BUILDER_SUITE, BuilderDefinition, DockerSandbox, Engine, Leftover, Rights, StoreVolume, leftovers,
 };
 
 /// One thing that was looked at.
@@ -106,7 +106,10 @@ impl Session {
             Ok(Rights::Nothing | Rights::Only(_)) => good("rights", "few".to_owned()),
             Err(error) => bad("rights", &RunError::sandbox("too few rights")(error)),
         });
-        let sandbox = std::sync::Arc::new(DockerSandbox::new(engine.clone(), image.name, "doctor", run));
+        // A volume of the doctor's own; one that a killed doctor leaves belongs to no folder that is there.
+        let volume = StoreVolume::of(&std::env::temp_dir().join(format!("doctor-{}", std::process::id())));
+        let sandbox =
+            std::sync::Arc::new(DockerSandbox::new(engine.clone(), image.name, volume.clone(), run));
         let free = sandbox.free_space().await;
         findings.push(disk(
             "disk of the engine",
@@ -117,7 +120,7 @@ impl Session {
         if let Err(error) = sandbox.destroy().await {
             findings.push(bad("engine", &RunError::sandbox("cannot tidy up")(error)));
         }
-        if let Err(error) = crate::sandbox::docker::remove_volume(engine, "isokiln-doctor").await {
+        if let Err(error) = volume.remove(engine).await {
             findings.push(bad("engine", &RunError::sandbox("cannot tidy up")(error)));
         }
         findings

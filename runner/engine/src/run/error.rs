@@ -56,6 +56,14 @@ pub enum RunError {
         /// The nearest that there is.
         meant: Option<String>,
     },
+    /// A machine profile on the command line is not known.
+    #[error("there is no machine profile {given:?}")]
+    NoSuchProfile {
+        /// As given.
+        given: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
     /// A file given as an ISO is none.
     #[error("{}", path.display())]
     Iso {
@@ -143,6 +151,7 @@ impl RunError {
             | Self::Kind(_)
             | Self::Input { .. }
             | Self::NoSuchStage { .. }
+            | Self::NoSuchProfile { .. }
             | Self::Iso { .. } => exit::USAGE,
             Self::Archive { source, .. } if !source.is_network() => exit::USAGE,
             Self::Stage { .. } => exit::STAGE_FAILED,
@@ -162,6 +171,7 @@ impl RunError {
             Self::Stage { hint, .. } => hint.clone(),
             Self::NoSuchStage { meant: Some(meant), .. } => Some(format!("did you mean {meant:?}?")),
             Self::NoSuchStage { .. } => Some("isokiln plan FILE lists the stages".to_owned()),
+            Self::NoSuchProfile { known, .. } => Some(format!("there are {}", known.join(" and "))),
             Self::Input { .. } => Some("paths are relative to the pipeline file's folder".to_owned()),
             Self::Iso { source: NotAnIso::NoVolume, .. } => Some("give the path of an ISO image".to_owned()),
             Self::Archive { source, .. } => Some(archive_hint(source)),

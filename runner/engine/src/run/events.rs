@@ -1,13 +1,17 @@
 //! The event stream: recorded in the run folder, and told to whoever watches.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use isokiln_core::event::Event;
+use isokiln_core::record::RunRecord;
 use serde::Serialize;
 
 use super::clock::Clock;
+use super::error::RunError;
+use super::home::RunFolder;
 
 /// Someone who watches a run: the terminal, or a program that reads JSON.
 pub trait Reporter: Send + Sync {
@@ -19,8 +23,15 @@ pub trait Reporter: Send + Sync {
 #[derive(Clone)]
 pub struct Events {
     reporter: Arc<dyn Reporter>,
-    record: Arc<Mutex<Option<File>>>,
+    recorder: Arc<Mutex<Option<Recorder>>>,
     clock: Arc<dyn Clock>,
+}
+
+/// Writes a run's files: every event to `events.jsonl`, what they come to into `run.json`.
+struct Recorder {
+    events: File,
+    record: RunRecord,
+    path: PathBuf,
 }
 
 #[derive(Serialize)]
@@ -31,32 +42,29 @@ struct Stamped<'e> {
 }
 
 impl Events {
-    /// Events that are told to `reporter` and, once there is a file for them, recorded.
+    /// Events that are told to `reporter` and, once there is a run, recorded in its folder.
     pub fn new(reporter: Arc<dyn Reporter>, clock: Arc<dyn Clock>) -> Self {
-        Self { reporter, record: Arc::new(Mutex::new(None)), clock }
+        Self { reporter, recorder: Arc::new(Mutex::new(None)), clock }
     }
 
-    /// From now on, also writes events to this file, one JSON object a line.
-    pub fn record_to(&self, file: File) {
-        if let Ok(mut record) = self.record.lock() {
-            *record = Some(file);
+    /// From now on, also records events in this run's folder.
+    pub fn record_to(&self, run: &RunFolder) -> Result<(), RunError> {
+        let recorder = Recorder { events: run.events()?, record: RunRecord::default(), path: run.record() };
+        if let Ok(mut slot) = self.recorder.lock() {
+            *slot = Some(recorder);
         }
+        Ok(())
     }
 
     /// Something happened.
     pub fn emit(&self, event: Event) {
         if !event.is_ephemeral()
-            && let Ok(mut record) = self.record.lock()
-            && let Some(file) = record.as_mut()
+            && let Ok(mut slot) = self.recorder.lock()
+            && let Some(recorder) = slot.as_mut()
+            && let Err(error) = recorder.take(&event, self.clock.nanoseconds())
         {
-            let time = jiff::Timestamp::from_nanosecond(self.clock.nanoseconds().try_into().unwrap_or(0));
-            let stamped =
-                Stamped { time: time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string(), event: &event };
-            let line = serde_json::to_string(&stamped).unwrap_or_default();
-            if let Err(error) = writeln!(file, "{line}") {
-                tracing::warn!("events are no longer recorded: {error}");
-                *record = None;
-            }
+            tracing::warn!("events are no longer recorded: {error}");
+            *slot = None;
         }
         self.reporter.event(&event);
     }
@@ -64,5 +72,20 @@ impl Events {
     /// Something worth a person's attention.
     pub fn warn(&self, text: impl Into<String>) {
         self.emit(Event::Warning { stage: None, text: text.into() });
+    }
+}
+
+impl Recorder {
+    fn take(&mut self, event: &Event, nanoseconds: u128) -> io::Result<()> {
+        let time = jiff::Timestamp::from_nanosecond(nanoseconds.try_into().unwrap_or(0))
+            .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let stamped = Stamped { time: time.to_string(), event };
+        writeln!(self.events, "{}", serde_json::to_string(&stamped)?)?;
+        self.record.absorb(event);
+        // A reader finds the run from its first moment, and is told when it is over.
+        if matches!(event, Event::RunStarted { .. } | Event::RunFinished { .. }) {
+            fs::write(&self.path, serde_json::to_string_pretty(&self.record)? + "\n")?;
+        }
+        Ok(())
     }
 }

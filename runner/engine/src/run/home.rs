@@ -8,6 +8,7 @@ use isokiln_core::names::{RunId, StageName};
 
 use super::clock::Clock;
 use super::error::RunError;
+use crate::sandbox::docker::StoreVolume;
 use crate::store::{Store, WriterLock};
 
 /// `.isokiln/`.
@@ -54,9 +55,9 @@ impl Home {
             .map_err(RunError::store("the store cannot be locked"))
     }
 
-    /// Names what belongs to this folder inside the engine. Another folder, even a copy, has another.
-    pub fn store_id(&self) -> String {
-        Digest::of(self.root.as_os_str().as_encoded_bytes()).short()
+    /// What belongs to this folder inside the engine.
+    pub fn volume(&self) -> StoreVolume {
+        StoreVolume::of(&self.root)
     }
 
     /// Where runs lie.
@@ -105,6 +106,11 @@ impl RunFolder {
     pub(super) fn events(&self) -> Result<File, RunError> {
         let path = self.path.join("events.jsonl");
         File::create(&path).map_err(|source| self.error(&path, source))
+    }
+
+    /// Where the run is summed up.
+    pub(super) fn record(&self) -> PathBuf {
+        self.path.join("run.json")
     }
 
     /// The file for a stage's output.

@@ -74,7 +74,7 @@ impl Session {
             let sandbox = DockerSandbox::new(
                 prepared.engine.clone(),
                 image.name.clone(),
-                &home.store_id(),
+                home.volume(),
                 run.id.clone(),
             );
             let sandbox = Arc::new(sandbox);
@@ -166,7 +166,7 @@ impl Session {
         let run = self.begin(home, None, &[])?;
         let result = async {
             let image = ensure_image(&engine, None, false, &run.id, &*self.fetch, &self.events).await?;
-            let sandbox = DockerSandbox::new(engine.clone(), image.name, &home.store_id(), run.id.clone());
+            let sandbox = DockerSandbox::new(engine.clone(), image.name, home.volume(), run.id.clone());
             let tests = BootTests {
                 sandbox: Arc::new(sandbox),
                 builder: image.contents,
@@ -222,7 +222,7 @@ impl Session {
         stages: &[isokiln_core::names::StageName],
     ) -> Result<RunFolder, RunError> {
         let run = home.new_run(&*self.clock)?;
-        self.events.record_to(run.events()?);
+        self.events.record_to(&run)?;
         self.events.emit(Event::RunStarted {
             run: run.id.clone(),
             pipeline: project.map(|project| project.pipeline.name.clone()),
@@ -248,7 +248,7 @@ fn known_profiles() -> Vec<MachineProfile> {
 }
 
 /// Machines and checks by the names given on a command line; all of them where none are.
-pub fn choose_profiles(names: &[ProfileName]) -> Result<Vec<MachineProfile>, String> {
+pub fn choose_profiles(names: &[ProfileName]) -> Result<Vec<MachineProfile>, RunError> {
     let known = known_profiles();
     if names.is_empty() {
         return Ok(known);
@@ -257,8 +257,8 @@ pub fn choose_profiles(names: &[ProfileName]) -> Result<Vec<MachineProfile>, Str
         .iter()
         .map(|name| {
             known.iter().find(|profile| profile.name == *name).cloned().ok_or_else(|| {
-                let valid: Vec<_> = known.iter().map(|profile| profile.name.as_str()).collect();
-                format!("unknown machine profile {:?}; valid: {}", name.as_str(), valid.join(", "))
+                let known = known.iter().map(|profile| profile.name.to_string());
+                RunError::NoSuchProfile { given: name.to_string(), known: known.collect() }
             })
         })
         .collect()

@@ -57,7 +57,7 @@ impl DockerSandbox {
         spec.rights = Rights::Only(TO_BECOME_USER.map(str::to_owned).to_vec());
         // The guest's own network goes out through QEMU.
         spec.network = true;
-        spec.volume = Some(VolumeMount { name: self.volume.clone(), read_only: true });
+        spec.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: true });
         spec.environment = vec![
             ("ISOKILN_USER".to_owned(), format!("{}:{}", order.user.0, order.user.1)),
             ("ISOKILN_TOKEN".to_owned(), self.token.clone()),

@@ -5,12 +5,14 @@ use std::fs;
 
 use isokiln_core::names::RunId;
 
-/// The run that made a container or volume.
+/// The run that made a container.
 pub(super) const RUN: &str = "org.isokiln.run";
 /// What it was made for.
 pub(super) const STAGE: &str = "org.isokiln.stage";
 /// The process that made it: boot id, process namespace, process id and start time.
 pub(super) const OWNER: &str = "org.isokiln.pid-start";
+/// The folder on its machine that a volume belongs to.
+pub(super) const FOLDER: &str = "org.isokiln.folder";
 /// Digest of the builder image's definition.
 pub(super) const BUILDER: &str = "org.isokiln.builder";
 

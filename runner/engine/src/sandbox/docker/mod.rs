@@ -21,6 +21,7 @@ mod stage;
 mod stats;
 mod sweep;
 mod upload;
+mod volume;
 
 use std::sync::Arc;
 
@@ -34,8 +35,9 @@ pub use builder::{
 pub use engine::{Engine, EngineFacts};
 pub use guest::{Channel, GuestContainer, GuestOrder};
 pub use rights::Rights;
-pub use sweep::{Leftover, leftovers, remove_volume, sweep, volumes};
+pub use sweep::{Fate, Leftover, leftovers, sweep};
 pub use upload::{InputError, digest_input};
+pub use volume::{StoreVolume, orphaned_volumes};
 
 use porter::Porter;
 
@@ -49,8 +51,7 @@ pub struct DockerSandbox {
     engine: Engine,
     /// Name of the builder image.
     image: String,
-    /// Name of the volume.
-    volume: String,
+    volume: StoreVolume,
     run: RunId,
     /// A word that messages of stages begin with.
     token: String,
@@ -60,17 +61,9 @@ pub struct DockerSandbox {
 
 impl DockerSandbox {
     /// A sandbox for one run, on an engine that has the builder image.
-    pub fn new(engine: Engine, image: String, store_id: &str, run: RunId) -> Self {
+    pub fn new(engine: Engine, image: String, volume: StoreVolume, run: RunId) -> Self {
         let token = isokiln_core::digest::Digest::of(format!("{run}{}", std::process::id())).short();
-        Self {
-            engine,
-            image,
-            volume: volume_name(store_id),
-            run,
-            token,
-            rights: OnceCell::new(),
-            porter: OnceCell::new(),
-        }
+        Self { engine, image, volume, run, token, rights: OnceCell::new(), porter: OnceCell::new() }
     }
 
     /// Another sandbox for the same run, after [`super::Sandbox::destroy`] has ended this one.
@@ -90,9 +83,4 @@ impl DockerSandbox {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
-}
-
-/// Name of the volume that belongs to a store.
-pub fn volume_name(store_id: &str) -> String {
-    format!("isokiln-{store_id}")
 }

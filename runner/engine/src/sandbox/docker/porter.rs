@@ -35,9 +35,10 @@ impl DockerSandbox {
             .porter
             .get_or_try_init(async || {
                 let rights = self.rights().await?.clone();
+                self.volume.make(&self.engine).await?;
                 let mut spec = ContainerSpec::new(&self.image, &self.run, "porter", &["sleep", "infinity"]);
                 spec.rights = rights;
-                spec.volume = Some(VolumeMount { name: self.volume.clone(), read_only: false });
+                spec.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: false });
                 Porter::start(&self.engine, spec).await.map(std::sync::Arc::new)
             })
             .await?;

@@ -90,7 +90,7 @@ impl DockerSandbox {
         container.rights = self.rights().await?.clone();
         container.network = spec.network;
         container.limits = Some(spec.limits);
-        container.volume = Some(VolumeMount { name: self.volume.clone(), read_only: false });
+        container.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: false });
         let top_first: Vec<_> = spec.trees.iter().rev().map(|tree| path_of(tree, spec)).collect();
         let word = |word: &str| word.to_owned();
         container.environment = vec![

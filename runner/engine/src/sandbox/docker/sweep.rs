@@ -5,28 +5,40 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bollard::models::ContainerSummary;
-use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder,
-};
+use bollard::query_parameters::ListContainersOptionsBuilder;
 use isokiln_core::names::RunId;
 use serde::Serialize;
 
 use super::super::SandboxError;
 use super::container::remove_container;
-use super::engine::{Engine, is_missing, refused};
+use super::engine::{Engine, refused};
+
 use super::labels::{OWNER, OwnerState, RUN, STAGE, owner, owner_state};
+use super::volume::orphaned_volumes;
 
 /// Something that a run made and did not remove.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Leftover {
-    /// `container` or `folder`.
+    /// `container`, `folder` or `volume`.
     pub kind: &'static str,
     /// Its name or path.
     pub name: String,
     /// What it was for.
     pub purpose: String,
-    /// Whether its maker is known to have ended, so that the next command removes it.
-    pub swept: bool,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of something that was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// Its maker is known to have ended: the next command removes it.
+    Swept,
+    /// It may still be wanted: `clean --all` removes it.
+    Cleaned,
+    /// Its maker runs or ran elsewhere and cannot be judged from here.
+    Unknown,
 }
 
 /// Names of folders for pipes begin with this; the file in them names their maker.
@@ -51,7 +63,7 @@ pub async fn leftovers(engine: &Engine) -> Result<Vec<Leftover>, SandboxError> {
             kind: "container",
             name: name(container),
             purpose: label(container, STAGE),
-            swept: is_swept(container, state),
+            fate: if is_swept(container, state) { Fate::Swept } else { Fate::Unknown },
         })
         .collect();
     for (path, state) in folders().into_iter().filter(|(_, state)| *state != OwnerState::Alive) {
@@ -59,8 +71,12 @@ pub async fn leftovers(engine: &Engine) -> Result<Vec<Leftover>, SandboxError> {
             kind: "folder",
             name: path.display().to_string(),
             purpose: "pipes".to_owned(),
-            swept: state == OwnerState::Gone,
+            fate: if state == OwnerState::Gone { Fate::Swept } else { Fate::Unknown },
         });
+    }
+    for volume in orphaned_volumes(engine).await? {
+        let purpose = format!("layers and caches of {}, which is gone", volume.folder().display());
+        found.push(Leftover { kind: "volume", name: volume.name().to_owned(), purpose, fate: Fate::Cleaned });
     }
     Ok(found)
 }
@@ -77,14 +93,14 @@ pub async fn sweep(engine: &Engine) -> Result<Vec<Leftover>, SandboxError> {
                 kind: "container",
                 name: name(&container),
                 purpose: label(&container, STAGE),
-                swept: true,
+                fate: Fate::Swept,
             });
         }
     }
     for (path, state) in folders() {
         if state == OwnerState::Gone && fs::remove_dir_all(&path).is_ok() {
             let name = path.display().to_string();
-            gone.push(Leftover { kind: "folder", name, purpose: "pipes".to_owned(), swept: true });
+            gone.push(Leftover { kind: "folder", name, purpose: "pipes".to_owned(), fate: Fate::Swept });
         }
     }
     Ok(gone)
@@ -98,27 +114,6 @@ pub(super) async fn remove_run(engine: &Engine, run: &RunId) -> Result<(), Sandb
         }
     }
     Ok(())
-}
-
-/// Names of the volumes that belong to isokiln's stores.
-pub async fn volumes(engine: &Engine) -> Result<Vec<String>, SandboxError> {
-    let filters = HashMap::from([("name", vec!["isokiln-"])]);
-    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-    let listed =
-        engine.docker.list_volumes(Some(options)).await.map_err(|error| refused("list volumes", &error))?;
-    let names = listed.volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
-    // The engine's filter finds the text anywhere in the name.
-    Ok(names.filter(|name| name.starts_with("isokiln-")).collect())
-}
-
-/// Removes a volume; one that is not there counts as removed.
-pub async fn remove_volume(engine: &Engine, name: &str) -> Result<(), SandboxError> {
-    let options = RemoveVolumeOptionsBuilder::default().force(true).build();
-    match engine.docker.remove_volume(name, Some(options)).await {
-        Ok(()) => Ok(()),
-        Err(error) if is_missing(&error) => Ok(()),
-        Err(error) => Err(refused("remove a volume", &error)),
-    }
 }
 
 async fn containers(engine: &Engine, filter: &str) -> Result<Vec<ContainerSummary>, SandboxError> {

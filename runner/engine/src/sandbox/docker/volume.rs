@@ -1,0 +1,83 @@
+//! The volume inside the engine that belongs to a store: unpacked layers, work and caches.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use bollard::models::{Volume, VolumeCreateRequest};
+use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder};
+use isokiln_core::digest::Digest;
+
+use super::super::SandboxError;
+use super::engine::{Engine, is_missing, refused};
+use super::labels::FOLDER;
+
+/// A store's volume, whether the engine has it yet or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreVolume {
+    name: String,
+    /// Folder on this machine that it belongs to.
+    folder: PathBuf,
+}
+
+impl StoreVolume {
+    /// The volume of isokiln's folder. Another folder, even a copy, has another.
+    pub fn of(folder: &Path) -> Self {
+        let name = format!("isokiln-{}", Digest::of(folder.as_os_str().as_encoded_bytes()).short());
+        Self { name, folder: folder.to_owned() }
+    }
+
+    /// Its name in the engine.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder that it belongs to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether the engine has it.
+    pub async fn exists(&self, engine: &Engine) -> Result<bool, SandboxError> {
+        match engine.docker.inspect_volume(&self.name).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(refused("look for the volume", &error)),
+        }
+    }
+
+    /// Makes it, unless the engine has it.
+    pub(super) async fn make(&self, engine: &Engine) -> Result<(), SandboxError> {
+        let folder = self.folder.to_string_lossy().into_owned();
+        let request = VolumeCreateRequest {
+            name: Some(self.name.clone()),
+            labels: Some(HashMap::from([(FOLDER.to_owned(), folder)])),
+            ..VolumeCreateRequest::default()
+        };
+        let made = engine.docker.create_volume(request).await;
+        made.map(drop).map_err(|error| refused("make the volume", &error))
+    }
+
+    /// Removes it; one that is not there counts as removed.
+    pub async fn remove(&self, engine: &Engine) -> Result<(), SandboxError> {
+        let options = RemoveVolumeOptionsBuilder::default().force(true).build();
+        match engine.docker.remove_volume(&self.name, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(refused("remove the volume", &error)),
+        }
+    }
+}
+
+/// Volumes whose folder is no longer on this machine.
+pub async fn orphaned_volumes(engine: &Engine) -> Result<Vec<StoreVolume>, SandboxError> {
+    let filters = HashMap::from([("label", vec![FOLDER])]);
+    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+    let listed = engine.docker.list_volumes(Some(options)).await;
+    let listed = listed.map_err(|error| refused("list volumes", &error))?.volumes.unwrap_or_default();
+    Ok(listed.into_iter().filter_map(with_folder).filter(|volume| !volume.folder.exists()).collect())
+}
+
+fn with_folder(volume: Volume) -> Option<StoreVolume> {
+    let folder = volume.labels.get(FOLDER).map(PathBuf::from)?;
+    Some(StoreVolume { name: volume.name, folder })
+}

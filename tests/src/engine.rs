@@ -1,0 +1,94 @@
+//! The container engine, looked at from outside.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListVolumesOptions, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptionsBuilder, TagImageOptionsBuilder,
+};
+use tokio::runtime::{Builder, Runtime};
+
+/// Labels of a thing in the engine.
+pub type Labels = HashMap<String, String>;
+
+/// The engine that isokiln uses too.
+pub struct Engine {
+    docker: Docker,
+    runtime: Runtime,
+}
+
+impl Engine {
+    /// Connects as isokiln does; fails the test where no engine answers.
+    pub fn connect() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let docker = runtime.block_on(async {
+            let docker = Docker::connect_with_defaults().expect("an engine's address");
+            docker.ping().await.map(|_| docker)
+        });
+        let docker = docker
+            .unwrap_or_else(|error| panic!("no container engine answers ({error}); ./test.sh starts one"));
+        Self { docker, runtime }
+    }
+
+    /// All containers, running or not: name and labels.
+    pub fn containers(&self) -> Vec<(String, Labels)> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let listed = self.runtime.block_on(self.docker.list_containers(Some(options)));
+        let listed = listed.expect("containers can be listed").into_iter();
+        listed
+            .map(|container| {
+                let name = container.names.and_then(|names| names.into_iter().next()).unwrap_or_default();
+                (name.trim_start_matches('/').to_owned(), container.labels.unwrap_or_default())
+            })
+            .collect()
+    }
+
+    /// All volumes: name and labels.
+    pub fn volumes(&self) -> Vec<(String, Labels)> {
+        let listed = self.runtime.block_on(self.docker.list_volumes(None::<ListVolumesOptions>));
+        let listed = listed.expect("volumes can be listed").volumes.unwrap_or_default().into_iter();
+        listed.map(|volume| (volume.name, volume.labels)).collect()
+    }
+
+    /// Removes a container, running or not.
+    pub fn remove_container(&self, name: &str) {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        let removed = self.runtime.block_on(self.docker.remove_container(name, Some(options)));
+        removed.expect("the container can be removed");
+    }
+
+    /// Removes a volume.
+    pub fn remove_volume(&self, name: &str) {
+        let options = RemoveVolumeOptionsBuilder::default().build();
+        self.runtime.block_on(self.docker.remove_volume(name, Some(options))).expect("the volume can go");
+    }
+
+    /// Makes a volume of so many bytes, in memory, in place of what isokiln would make.
+    pub fn small_volume(&self, name: &str, bytes: u64) {
+        let options = HashMap::from([
+            ("type".to_owned(), "tmpfs".to_owned()),
+            ("device".to_owned(), "tmpfs".to_owned()),
+            ("o".to_owned(), format!("size={bytes}")),
+        ]);
+        let request = bollard::models::VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            driver_opts: Some(options),
+            ..Default::default()
+        };
+        self.runtime.block_on(self.docker.create_volume(request)).expect("the volume can be made");
+    }
+
+    /// Gives an image another name.
+    pub fn tag_image(&self, image: &str, repository: &str, tag: &str) {
+        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        let tagged = self.runtime.block_on(self.docker.tag_image(image, Some(options)));
+        tagged.expect("the image can be tagged");
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}

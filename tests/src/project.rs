@@ -1,0 +1,176 @@
+//! A project folder to run isokiln in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::engine::Engine;
+use crate::isokiln::{Finished, Running, binary, builder_image, repository};
+
+/// Head of a pipeline whose first stage takes a second: a few programs of the builder image.
+pub const TINY: &str = r#"
+name = "tiny"
+
+[system]
+distribution = "debian"
+suite = "trixie"
+
+[[stage]]
+name = "base"
+uses = "tiny"
+"#;
+
+/// Names of the stages of `pipelines/minimal.toml`.
+pub const MINIMAL_STAGES: [&str; 5] = ["base", "network", "live", "greeting", "iso"];
+
+/// A folder with a pipeline file, the fixture kinds beside it, and a store of its own. Whatever it put
+/// into the engine is removed with it, and the test fails if a run has left anything there.
+#[derive(Debug)]
+pub struct Project {
+    folder: TempDir,
+}
+
+impl Project {
+    /// A project with `pipeline.toml`.
+    pub fn new(pipeline: &str) -> Self {
+        builder_image();
+        let project = Self { folder: TempDir::with_prefix("isokiln-test-").expect("a temporary folder") };
+        copy(&repository().join("tests/fixtures/stages"), &project.path("stages"));
+        project.write("pipeline.toml", pipeline);
+        project
+    }
+
+    /// A project whose pipeline is [`TINY`] and more stages.
+    pub fn tiny(stages: &str) -> Self {
+        Self::new(&format!("{TINY}{stages}"))
+    }
+
+    /// A path in the project.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// isokiln's folder.
+    pub fn home(&self) -> PathBuf {
+        self.path(".isokiln")
+    }
+
+    /// Writes a file of the project.
+    pub fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(&path, text).expect("a file can be written");
+    }
+
+    /// Replaces text in a file of the project.
+    #[track_caller]
+    pub fn edit(&self, path: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(path)).expect("a file can be read");
+        assert!(text.contains(from), "{path} does not hold {from:?}");
+        self.write(path, text.replace(from, to));
+    }
+
+    /// isokiln in this project, for a test that adds to the command.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(self.folder.path()).env_remove("ISOKILN_DIR");
+        command
+    }
+
+    /// Runs isokiln to its end.
+    pub fn isokiln(&self, arguments: &[&str]) -> Finished {
+        Finished::of(&mut self.command(arguments))
+    }
+
+    /// Starts isokiln.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(&mut self.command(arguments))
+    }
+
+    /// `isokiln build pipeline.toml --no-test` with more arguments.
+    pub fn build(&self, arguments: &[&str]) -> Finished {
+        self.isokiln(&[&["build", "pipeline.toml", "--no-test"], arguments].concat())
+    }
+
+    /// `run.json` of the newest run.
+    #[track_caller]
+    pub fn record(&self) -> Value {
+        let path = self.home().join("latest/run.json");
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_str(&text).expect("run.json is JSON")
+    }
+
+    /// What the newest run did, as `stage state` in order: `base hit, more done`.
+    #[track_caller]
+    pub fn outcome(&self) -> String {
+        let record = self.record();
+        let stages = record["stages"].as_array().expect("stages").iter().map(|stage| {
+            format!("{} {}", stage["stage"].as_str().unwrap_or("?"), stage["state"].as_str().unwrap_or("?"))
+        });
+        stages.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Path of an artifact of the newest run.
+    pub fn artifact(&self, name: &str) -> PathBuf {
+        self.home().join("latest/artifacts").join(name)
+    }
+
+    /// `checkpoint list`, newest of each stage last.
+    pub fn checkpoints(&self) -> Vec<Value> {
+        let listed = self.isokiln(&["checkpoint", "list", "--format", "json"]).expect_code(0).json();
+        listed.as_array().expect("an array").clone()
+    }
+
+    /// Name of this project's volume in the engine; absent before the first build.
+    pub fn volume(&self) -> Option<String> {
+        let home = fs::canonicalize(self.home()).ok()?;
+        let mut volumes = Engine::connect().volumes().into_iter();
+        volumes
+            .find(|(_, labels)| labels.values().any(|value| Path::new(value) == home))
+            .map(|(name, _)| name)
+    }
+
+    /// Ids of this project's runs.
+    pub fn runs(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.home().join("runs")) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Fails the test if a run of this project has left a container or a mount.
+    #[track_caller]
+    pub fn expect_no_residue(&self) {
+        let runs = self.runs();
+        let left: Vec<_> = Engine::connect()
+            .containers()
+            .into_iter()
+            .filter(|(_, labels)| labels.values().any(|value| runs.contains(value)))
+            .map(|(name, _)| name)
+            .collect();
+        assert!(left.is_empty(), "containers are left: {left:?}");
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts can be read");
+        let folder = self.folder.path().to_string_lossy();
+        let left: Vec<_> = mounts.lines().filter(|line| line.contains(&*folder)).collect();
+        assert!(left.is_empty(), "mounts are left: {left:?}");
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let cleaned = self.isokiln(&["clean"]);
+        // A failing test has said enough.
+        if !std::thread::panicking() {
+            let cleaned = cleaned.expect_code(0);
+            let runs = self.runs();
+            let left = cleaned.stdout.lines().any(|line| runs.iter().any(|run| line.contains(run)));
+            assert!(!left, "a run has left something behind:\n{cleaned}");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status().expect("cp can be run");
+    assert!(copied.success(), "cp {} {}", from.display(), to.display());
+}

@@ -59,6 +59,8 @@ pub struct Finished {
     pub stderr: String,
     /// How long it took.
     pub time: Duration,
+    /// Most bytes of memory seen in use.
+    pub peak_memory: u64,
 }
 
 impl Finished {
@@ -111,7 +113,7 @@ impl Finished {
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { line, code, stdout, stderr, time } = self;
+        let Self { line, code, stdout, stderr, time, .. } = self;
         write!(f, "$ {line}\n(code {code:?} after {time:.1?})\n--- stdout\n{stdout}--- stderr\n{stderr}")
     }
 }
@@ -171,10 +173,12 @@ impl Running {
     /// Waits for its end.
     #[track_caller]
     pub fn wait(mut self) -> Finished {
+        let mut peak_memory = 0;
         let status: ExitStatus = loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 break status;
             }
+            peak_memory = peak_memory_of(self.child.id()).unwrap_or(peak_memory);
             if self.since.elapsed() > LIMIT {
                 drop(self.child.kill());
                 panic!("{} hangs:\n{}", self.line, self.stderr());
@@ -187,8 +191,17 @@ impl Running {
             stderr: contents(&self.stderr),
             time: self.since.elapsed(),
             line: self.line,
+            peak_memory,
         }
     }
+}
+
+/// Most bytes of memory that a process has used so far, as the kernel counts; absent once it has ended.
+fn peak_memory_of(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// A file's text from its start, without moving the place where the child writes.

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Every check and every test, the real ones included: formatting, lints, documentation, unit tests, and
+# black-box tests against a container engine and QEMU. Installs and starts what they need; never asks.
+#   ./test.sh            everything
+#   ./test.sh FILTER     only the tests whose names hold FILTER
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/setup.sh
+
+timed() {
+    local started=$SECONDS
+    say "$*"
+    "$@"
+    printf '  %d s\n' $((SECONDS - started)) >&2
+}
+
+# What must be the same after the tests as before them.
+footprint() {
+    grep -v ' /var/lib/docker/' /proc/self/mounts | sort
+    cat /sys/block/loop*/loop/backing_file 2>/dev/null || true
+    find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'isokiln-*' | sort
+}
+
+find_rust
+install_missing yes cc="gcc libc6-dev" mmdebstrap=mmdebstrap skopeo=skopeo umoci=umoci "$(engine_package)"
+start_engine
+
+export RUSTFLAGS=${RUSTFLAGS:-} RUSTDOCFLAGS="--deny warnings" CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+timed cargo fmt --all --check
+timed cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+timed cargo doc --workspace --no-deps --document-private-items --locked --quiet
+timed cargo build --release --locked --quiet --package isokiln
+timed ./target/release/isokiln image build
+
+before=$(footprint)
+timed cargo test --workspace --locked --no-fail-fast -- "$@"
+
+say "Looking for what the tests have left"
+if ! diff <(echo "$before") <(footprint); then
+    die "the tests have changed mounts, loop devices or temporary folders of this machine"
+fi
+residue=$(./target/release/isokiln doctor --residue)
+[[ $residue = "nothing is left of any run" ]] || die "the tests have left something in the engine: $residue"
+say "All tests passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

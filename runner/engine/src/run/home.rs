@@ -70,7 +70,7 @@ impl Home {
         self.root.join("archive.json")
     }
 
-    /// Makes the folder of a new run, and points `latest` at it.
+    /// Makes the folder of a new run.
     pub fn new_run(&self, clock: &dyn Clock) -> Result<RunFolder, RunError> {
         let now = clock.nanoseconds();
         let time = jiff::Timestamp::from_second(clock.seconds()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -79,11 +79,15 @@ impl Home {
         let id: RunId = id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
         let folder = RunFolder { path: self.runs().join(id.as_str()), id };
         fs::create_dir_all(&folder.path).map_err(|source| folder.error(&folder.path, source))?;
+        Ok(folder)
+    }
+
+    /// Points `latest` at the folder of a build.
+    pub(super) fn set_latest(&self, run: &RunFolder) {
         // Convenience only: a file system without links does without.
         let latest = self.root.join("latest");
         drop(fs::remove_file(&latest));
-        drop(std::os::unix::fs::symlink(Path::new("runs").join(folder.id.as_str()), latest));
-        Ok(folder)
+        drop(std::os::unix::fs::symlink(Path::new("runs").join(run.id.as_str()), latest));
     }
 
     /// Folders of all runs, oldest first.

@@ -222,6 +222,9 @@ impl Session {
         stages: &[isokiln_core::names::StageName],
     ) -> Result<RunFolder, RunError> {
         let run = home.new_run(&*self.clock)?;
+        if project.is_some() {
+            home.set_latest(&run);
+        }
         self.events.record_to(&run)?;
         self.events.emit(Event::RunStarted {
             run: run.id.clone(),

@@ -26,3 +26,16 @@ pub fn of_verdict(verdict: Verdict) -> u8 {
         Verdict::Fail => BOOT_FAILED,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_grow_in_gravity_and_each_has_its_code() {
+        let order = [Verdict::Pass, Verdict::Inconclusive, Verdict::Infra, Verdict::Fail];
+        assert!(order.is_sorted());
+        // Numbers, not names: scripts and CI rely on them.
+        assert_eq!(order.map(of_verdict), [0, 5, 3, 4]);
+    }
+}

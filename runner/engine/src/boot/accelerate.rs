@@ -1,9 +1,10 @@
 //! Which accelerator runs guests on this engine, and how fast: a canary decides.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use isokiln_core::boot::{Accelerator, CANARY_EXIT_STATUS, canary_args, canary_disk};
+use tokio::time::Instant;
 
 use super::{BootError, GuestHost, Order};
 

@@ -7,7 +7,7 @@ use isokiln_core::boot::{
     Machine, Phase, PhaseTime, Platform, ProbeMessage, Sighting, Verdict, qemu_args,
 };
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -25,6 +25,8 @@ const SCRIPT_SECONDS: f64 = 120.0;
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How often time limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How long QEMU may take to end after a connection to it was lost.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Boots the ISO and makes every check. What goes wrong with the tester is an error; what goes wrong
 /// with the ISO is in the report.
@@ -92,15 +94,16 @@ fn refuse(request: &BootRequest) -> Option<CheckResult> {
     })
 }
 
-/// Adds the checks that were not made, because the boot failed before they could be.
+/// Adds the checks that were not made, because the boot ended before they could be; its result comes first.
 fn with_untested(request: &BootRequest, mut results: Vec<CheckResult>, seconds: f64) -> Vec<CheckResult> {
+    let why = results.first().map_or_else(String::new, |first| format!(": {}", first.summary));
     for check in &request.checks {
         if !results.iter().any(|result| result.check == check.name()) {
             results.push(CheckResult {
                 check: check.name(),
                 lane: Lane::Probe,
                 verdict: Verdict::Inconclusive,
-                summary: "not tested, because the boot ended before".to_owned(),
+                summary: format!("not tested{why}"),
                 evidence: Vec::new(),
                 seconds,
             });
@@ -152,6 +155,14 @@ struct Session<'s> {
     milestone: Option<&'static str>,
 }
 
+/// What connects the session with the machine.
+struct Lines<'s> {
+    monitor: Monitor<'s>,
+    probe: Probe,
+    serial: Box<dyn AsyncRead + Send + Unpin>,
+    firmware: Box<dyn AsyncRead + Send + Unpin>,
+}
+
 /// The check that is being made.
 struct Asking {
     index: usize,
@@ -161,21 +172,25 @@ struct Asking {
     asked: Instant,
 }
 
-impl Session<'_> {
+impl<'s> Session<'s> {
     async fn run(mut self) -> Result<(Vec<PhaseTime>, Vec<CheckResult>, f64), BootError> {
         let (event_sender, mut events) = mpsc::unbounded_channel();
-        let mut monitor = self.open_monitor(&event_sender).await?;
-        let mut probe = Probe::new(self.guest.connect(&self.files.path("probe.sock")).await?);
-        let mut serial = self.guest.follow(&self.files.path("serial.log")).await?;
-        let mut firmware = self.guest.follow(&self.files.path("firmware.log")).await?;
+        let mut ended = std::pin::pin!(self.guest.ended());
+        let connected = tokio::select! {
+            biased;
+            ended = &mut ended => return Err(quit(ended)),
+            connected = self.connect(event_sender) => connected,
+        };
+        let Lines { mut monitor, mut probe, mut serial, mut firmware } = match connected {
+            Ok(lines) => lines,
+            Err(error) => return Err(last_words(&mut ended).await.unwrap_or(error)),
+        };
         let mut consoles = [ConsoleReader::default(), ConsoleReader::default()];
         let mut buffers = [vec![0; 16 << 10], vec![0; 16 << 10]];
         let [serial_buffer, firmware_buffer] = &mut buffers;
-        let mut ended = std::pin::pin!(self.guest.ended());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-        monitor.execute(qapi::qmp::cont {}).await?;
         let mut watch = Watch::new(self.request.acceleration.scale);
         let mut results: Vec<CheckResult> = Vec::new();
         let mut asking: Option<Asking> = None;
@@ -183,52 +198,12 @@ impl Session<'_> {
 
         let ending = loop {
             tokio::select! {
-                // Consoles first: what they say explains what the others only notice.
+                // Time first: it must not stand still for a guest that talks without a pause. Then the
+                // consoles: what they say explains what the others only notice.
                 biased;
-                count = serial.read(serial_buffer) => {
-                    let count = count.map_err(|error| BootError::Host(error.to_string()))?;
-                    if count == 0 {
-                        self.fail_if_ended(&mut ended).await?;
-                    }
-                    self.console(&mut watch, &mut consoles[0], "serial.log", &serial_buffer[..count])?;
-                }
-                count = firmware.read(firmware_buffer) => {
-                    let count = count.map_err(|error| BootError::Host(error.to_string()))?;
-                    if count == 0 {
-                        self.fail_if_ended(&mut ended).await?;
-                    }
-                    self.console(&mut watch, &mut consoles[1], "firmware.log", &firmware_buffer[..count])?;
-                }
-                Some(event) = events.recv() => {
-                    self.evidence.append("qmp.jsonl", format!("{event}\n").as_bytes())?;
-                    watch.event(&event);
-                    if event["event"] == "STOP" {
-                        self.note_stop(&monitor, &mut watch).await;
-                    }
-                }
-                said = probe.next(), if !hung_up => match said {
-                    Some(ProbeMessage::Hello) => hung_up = probe.send_agent().await.is_none(),
-                    Some(ProbeMessage::Ready) => {
-                        self.reached(&mut watch, Phase::Userspace);
-                        asking.get_or_insert_with(|| Asking::new(0));
-                    }
-                    Some(ProbeMessage::Answer { answer, .. }) => {
-                        if let Some(current) = asking.take() {
-                            asking = self.judge(&mut watch, &mut results, current, &answer);
-                            if asking.is_none() {
-                                break None;
-                            }
-                        }
-                    }
-                    None => hung_up = true,
-                },
-                ended = &mut ended => {
-                    let (status, words) = ended?;
-                    return Err(BootError::QemuEnded { status, words });
-                }
                 _ = ticks.tick() => {
                     if let Some(label) = self.milestone.take() {
-                        self.picture(&mut monitor, &event_sender, label).await;
+                        self.picture(&mut monitor, label).await;
                     }
                     if asking.is_none() {
                         if let Some(ending) = watch.ending() {
@@ -249,6 +224,44 @@ impl Session<'_> {
                         asking = Some(Asking::new(next));
                     }
                 }
+                count = serial.read(serial_buffer) => {
+                    let count = count.map_err(|error| BootError::Host(error.to_string()))?;
+                    if count == 0 {
+                        return Err(last_words(&mut ended).await.unwrap_or_else(lost));
+                    }
+                    self.console(&mut watch, &mut consoles[0], "serial.log", &serial_buffer[..count])?;
+                }
+                count = firmware.read(firmware_buffer) => {
+                    let count = count.map_err(|error| BootError::Host(error.to_string()))?;
+                    if count == 0 {
+                        return Err(last_words(&mut ended).await.unwrap_or_else(lost));
+                    }
+                    self.console(&mut watch, &mut consoles[1], "firmware.log", &firmware_buffer[..count])?;
+                }
+                Some(event) = events.recv() => {
+                    self.evidence.append("qmp.jsonl", format!("{event}\n").as_bytes())?;
+                    watch.event(&event);
+                    if event["event"] == "STOP" {
+                        self.note_stop(&mut monitor, &mut watch).await;
+                    }
+                }
+                said = probe.next(), if !hung_up => match said {
+                    Some(ProbeMessage::Hello) => hung_up = probe.send_agent().await.is_none(),
+                    Some(ProbeMessage::Ready) => {
+                        self.reached(&mut watch, Phase::Userspace);
+                        asking.get_or_insert_with(|| Asking::new(0));
+                    }
+                    Some(ProbeMessage::Answer { answer, .. }) => {
+                        if let Some(current) = asking.take() {
+                            asking = self.judge(&mut watch, &mut results, current, &answer);
+                            if asking.is_none() {
+                                break None;
+                            }
+                        }
+                    }
+                    None => hung_up = true,
+                },
+                ended = &mut ended => return Err(quit(ended)),
             }
         };
         if let Some(ending) = &ending {
@@ -259,31 +272,19 @@ impl Session<'_> {
             results.insert(0, result);
         }
         let label = if ending.is_some() { "failure" } else { "end" };
-        self.picture(&mut monitor, &event_sender, label).await;
+        self.picture(&mut monitor, label).await;
         let seconds = watch.seconds();
         Ok((watch.phases, with_untested(self.request, results, seconds), seconds))
     }
 
-    async fn open_monitor(&self, events: &mpsc::UnboundedSender<Value>) -> Result<Monitor, BootError> {
-        let socket = self.files.path("qmp.sock");
-        match self.guest.connect(&socket).await {
-            Ok(wire) => Monitor::open(wire, events.clone()).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A log that has ended means that the container is going; QEMU's last words say why.
-    async fn fail_if_ended(
-        &self,
-        ended: &mut (impl Future<Output = Result<(i64, String), BootError>> + Unpin),
-    ) -> Result<(), BootError> {
-        match tokio::time::timeout(Duration::from_secs(5), ended).await {
-            Ok(ended) => {
-                let (status, words) = ended?;
-                Err(BootError::QemuEnded { status, words })
-            }
-            Err(_) => Err(BootError::Host("the connection to the machine was lost".to_owned())),
-        }
+    /// Connects everything, then lets the guest execute its first instruction.
+    async fn connect(&self, events: mpsc::UnboundedSender<Value>) -> Result<Lines<'s>, BootError> {
+        let mut monitor = Monitor::open(self.guest, self.files.path("qmp.sock"), events).await?;
+        let probe = Probe::new(self.guest.connect(&self.files.path("probe.sock")).await?);
+        let serial = self.guest.follow(&self.files.path("serial.log")).await?;
+        let firmware = self.guest.follow(&self.files.path("firmware.log")).await?;
+        monitor.execute(qapi::qmp::cont {}).await?;
+        Ok(Lines { monitor, probe, serial, firmware })
     }
 
     fn tell(&self, news: BootNews) {
@@ -321,7 +322,7 @@ impl Session<'_> {
     }
 
     /// Asks why QEMU stopped the machine; a guest's own shutdown also stops it and has its own event.
-    async fn note_stop(&self, monitor: &Monitor, watch: &mut Watch) {
+    async fn note_stop(&self, monitor: &mut Monitor<'_>, watch: &mut Watch) {
         if let Ok(status) = monitor.execute(qapi::qmp::query_status {}).await {
             let state = format!("{:?}", status.status);
             if !["running", "shutdown", "paused", "guest_panicked"].contains(&state.as_str()) {
@@ -408,7 +409,8 @@ impl Session<'_> {
             Ending::Failed { failure, line } => (Verdict::Fail, failure.to_string(), vec![line.clone()]),
             Ending::PoweredOff => (Verdict::Fail, "the machine switched itself off".to_owned(), vec![]),
             Ending::RebootLoop => (Verdict::Fail, "the machine restarts again and again".to_owned(), vec![]),
-            Ending::Stopped(why) => (Verdict::Fail, why.clone(), vec![]),
+            Ending::Panicked => (Verdict::Fail, "the guest's kernel reports a panic".to_owned(), vec![]),
+            Ending::Stopped(state) => (Verdict::Infra, format!("QEMU stopped the machine: {state}"), vec![]),
             Ending::NoProbe => (
                 Verdict::Inconclusive,
                 "a login prompt came, but no probe: it needs an ISO with systemd 256 or later".to_owned(),
@@ -431,16 +433,9 @@ impl Session<'_> {
     }
 
     /// Takes a picture. It is evidence but decides nothing, so one that cannot be had is only noted.
-    async fn picture(&mut self, monitor: &mut Monitor, events: &mpsc::UnboundedSender<Value>, label: &str) {
+    async fn picture(&mut self, monitor: &mut Monitor<'_>, label: &str) {
         let path = self.files.path("screen.png");
-        let mut taken = monitor.screenshot(&path).await;
-        if taken.is_err()
-            && let Ok(fresh) = self.open_monitor(events).await
-        {
-            *monitor = fresh;
-            taken = monitor.screenshot(&path).await;
-        }
-        let kept = match taken {
+        let kept = match monitor.screenshot(&path).await {
             Ok(()) => match self.guest.read(&path).await {
                 Ok(png) => self.evidence.picture(label, &png),
                 Err(error) => Err(error),
@@ -451,6 +446,25 @@ impl Session<'_> {
             tracing::warn!("no picture of the screen: {error}");
         }
     }
+}
+
+/// What QEMU's end means to the session.
+fn quit(ended: Result<(i64, String), BootError>) -> BootError {
+    match ended {
+        Ok((status, words)) => BootError::QemuEnded { status, words },
+        Err(error) => error,
+    }
+}
+
+fn lost() -> BootError {
+    BootError::Host("the connection to the machine was lost".to_owned())
+}
+
+/// Whatever is lost first when QEMU ends, its last words say why.
+async fn last_words(
+    ended: &mut (impl Future<Output = Result<(i64, String), BootError>> + Unpin),
+) -> Option<BootError> {
+    tokio::time::timeout(LAST_WORDS, ended).await.ok().map(quit)
 }
 
 impl Asking {

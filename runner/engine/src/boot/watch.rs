@@ -14,7 +14,9 @@ pub(super) enum Ending {
     PoweredOff,
     /// The guest restarts again and again.
     RebootLoop,
-    /// QEMU was told that the guest's kernel has panicked, or it stopped the machine for an internal error.
+    /// The guest's kernel has told QEMU that it panicked.
+    Panicked,
+    /// QEMU stopped the machine by itself, for an error of its own or of its host's.
     Stopped(String),
     /// People could log in, but no probe came up.
     NoProbe,
@@ -81,7 +83,7 @@ impl Watch {
                 }
                 Ending::RebootLoop
             }
-            "GUEST_PANICKED" => Ending::Stopped("the guest's kernel reports a panic".to_owned()),
+            "GUEST_PANICKED" => Ending::Panicked,
             _ => return,
         };
         self.failed.get_or_insert((Instant::now(), ending));
@@ -89,8 +91,7 @@ impl Watch {
 
     /// Notes that QEMU has stopped the machine by itself.
     pub(super) fn stopped(&mut self, state: &str) {
-        self.failed
-            .get_or_insert((Instant::now(), Ending::Stopped(format!("QEMU stopped the machine: {state}"))));
+        self.failed.get_or_insert((Instant::now(), Ending::Stopped(state.to_owned())));
     }
 
     /// Whether and how the boot is over, if the probe has not come up by now.

@@ -1,1 +1,0 @@
-//! A boot test against a machine that is made up here.

@@ -40,6 +40,8 @@ impl fmt::Display for Phase {
 pub enum Failure {
     /// The firmware found nothing to start on the disc.
     NothingBootable,
+    /// The boot loader cannot start a kernel.
+    NoKernel,
     /// The kernel panicked.
     Panic,
     /// The initial RAM file system gave up and offers a shell.
@@ -52,6 +54,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NothingBootable => "the firmware finds nothing to boot on the disc",
+            Self::NoKernel => "the boot loader cannot start the kernel",
             Self::Panic => "kernel panic",
             Self::InitramfsShell => "the boot stopped in the initramfs and offers a shell",
             Self::Emergency => "the system came up in emergency mode",
@@ -69,7 +72,7 @@ pub enum Sighting {
 }
 
 /// Words, and what they mean wherever they stand in a line. First match wins.
-const SIGNS: [(&str, Sighting); 22] = {
+const SIGNS: [(&str, Sighting); 26] = {
     use Failure::*;
     use Phase::*;
     use Sighting::*;
@@ -85,6 +88,10 @@ const SIGNS: [(&str, Sighting); 22] = {
         ("Boot failed: Could not read from CDROM", Failed(NothingBootable)),
         ("BdsDxe: failed to load", Failed(NothingBootable)),
         ("BdsDxe: No bootable option or device was found", Failed(NothingBootable)),
+        ("Invalid or corrupt kernel image", Failed(NoKernel)),
+        ("Could not find kernel image", Failed(NoKernel)),
+        ("you need to load the kernel first", Failed(NoKernel)),
+        ("bad shim signature", Failed(NoKernel)),
         ("SeaBIOS (version", Entered(Firmware)),
         ("BdsDxe: loading", Entered(Firmware)),
         ("Booting from 0", Entered(BootMenu)),
@@ -175,6 +182,8 @@ mod tests {
         use Failure::*;
         for (text, failure) in [
             ("[  2.1] Kernel panic - not syncing: VFS: Unable to mount root fs", Panic),
+            ("Could not find kernel image: /live/vmlinuz", NoKernel),
+            ("error: you need to load the kernel first.", NoKernel),
             ("\n(initramfs) ", InitramfsShell),
             ("You are in emergency mode. After logging in", Emergency),
             ("No bootable device.  Retrying in 60 seconds.", NothingBootable),

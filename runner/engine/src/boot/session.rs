@@ -213,7 +213,7 @@ impl<'s> Session<'s> {
                         break Some(ending);
                     }
                     if let Some(current) = &mut asking
-                        && let Some(result) = self.ask(current, &mut probe, &watch).await
+                        && let Some(result) = self.ask(current, &mut probe, hung_up, &watch).await
                     {
                         let next = current.index + 1;
                         self.tell(BootNews::Checked(result.clone()));
@@ -332,8 +332,17 @@ impl<'s> Session<'s> {
     }
 
     /// Asks if it is time to; gives the check's end if its time is over.
-    async fn ask(&self, current: &mut Asking, probe: &mut Probe, watch: &Watch) -> Option<CheckResult> {
+    async fn ask(
+        &self,
+        current: &mut Asking,
+        probe: &mut Probe,
+        hung_up: bool,
+        watch: &Watch,
+    ) -> Option<CheckResult> {
         let check = &self.request.checks[current.index];
+        if hung_up {
+            return Some(self.silent(check, watch));
+        }
         let scale = self.request.acceleration.scale;
         let script_seconds = (SCRIPT_SECONDS * scale).ceil();
         match current.next {
@@ -357,7 +366,9 @@ impl<'s> Session<'s> {
             check: check.name(),
             lane: Lane::Probe,
             verdict: Verdict::Inconclusive,
-            summary: "the probe in the guest has stopped answering".to_owned(),
+            summary: "the probe in the guest has stopped answering; try again, with more memory if the guest ran out \
+                      of it"
+                .to_owned(),
             evidence: Vec::new(),
             seconds: watch.seconds(),
         }
@@ -419,6 +430,15 @@ impl<'s> Session<'s> {
             Ending::TooSlow => (
                 Verdict::Fail,
                 format!("the boot did not get beyond {furthest} within {:.0} seconds", watch.seconds()),
+                vec![],
+            ),
+            Ending::Silent => (
+                Verdict::Inconclusive,
+                format!(
+                    "nothing was heard beyond {furthest} within {:.0} seconds: add console=ttyS0 to the ISO's kernel \
+                     arguments, so that a silent boot can be told from a hung one",
+                    watch.seconds()
+                ),
                 vec![],
             ),
         };

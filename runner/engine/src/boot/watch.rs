@@ -20,8 +20,10 @@ pub(super) enum Ending {
     Stopped(String),
     /// People could log in, but no probe came up.
     NoProbe,
-    /// Time ran out before that.
+    /// Time ran out before that, though the kernel had begun to speak.
     TooSlow,
+    /// Time ran out, and nothing was heard of a kernel: it may be hung, or only silent.
+    Silent,
 }
 
 /// How long to wait for what, on the reference machine.
@@ -61,6 +63,10 @@ impl Watch {
     pub(super) fn entered(&mut self, phase: Phase) -> Option<PhaseTime> {
         if self.phases.last().is_some_and(|last| last.phase >= phase) {
             return None;
+        }
+        // A boot that gets further has not failed after all: another boot entry worked, for example.
+        if matches!(self.failed, Some((_, Ending::Failed { .. }))) {
+            self.failed = None;
         }
         if phase == Phase::MultiUser {
             self.login_at.get_or_insert_with(Instant::now);
@@ -102,7 +108,9 @@ impl Watch {
         if self.login_at.is_some_and(|at| at.elapsed() >= PROBE_AFTER_LOGIN.mul_f64(self.scale)) {
             return Some(Ending::NoProbe);
         }
-        (self.started.elapsed() >= BOOT.mul_f64(self.scale)).then_some(Ending::TooSlow)
+        let heard = self.furthest().is_some_and(|phase| phase >= Phase::Kernel);
+        let ending = if heard { Ending::TooSlow } else { Ending::Silent };
+        (self.started.elapsed() >= BOOT.mul_f64(self.scale)).then_some(ending)
     }
 
     /// Whether a failure was seen, whatever the probe says.

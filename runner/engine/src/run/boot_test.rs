@@ -198,7 +198,11 @@ impl BootTests {
     async fn make_ready(&self, iso: &Path, digest: Digest) -> Result<(Acceleration, String), RunError> {
         self.events.emit(Event::Working { text: "finding out whether KVM runs guests".to_owned() });
         let host = ContainerHost { sandbox: self.sandbox.clone() };
-        let acceleration = find_acceleration(&host).await.map_err(|error| RunError::Sandbox {
+        let found = tokio::select! {
+            found = find_acceleration(&host) => found,
+            () = self.cancelled() => return Err(RunError::Cancelled),
+        };
+        let acceleration = found.map_err(|error| RunError::Sandbox {
             what: "no machine can be started for a boot test".to_owned(),
             source: crate::sandbox::SandboxError::Helper {
                 what: "the canary".to_owned(),
@@ -220,6 +224,16 @@ impl BootTests {
         Ok((acceleration, path))
     }
 
+    /// Resolves when the user asks to stop.
+    fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut cancel = self.cancel.clone();
+        async move {
+            if cancel.wait_for(|wish| *wish != Cancel::No).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     async fn boot_once(&self, request: &BootRequest) -> Result<BootReport, RunError> {
         let profile = request.profile.name.clone();
         self.events.emit(Event::BootStarted {
@@ -231,12 +245,7 @@ impl BootTests {
         drop(fs::remove_dir_all(&request.folder));
         let host = ContainerHost { sandbox: self.sandbox.clone() };
         let (sender, mut news) = mpsc::unbounded_channel();
-        let mut cancel = self.cancel.clone();
-        let cancelled = async move {
-            if cancel.wait_for(|wish| *wish != Cancel::No).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+        let cancelled = self.cancelled();
         let telling = async {
             while let Some(item) = news.recv().await {
                 let profile = profile.clone();
@@ -250,7 +259,17 @@ impl BootTests {
         match result {
             Ok(report) => Ok(report),
             Err(BootError::Cancelled) => Err(RunError::Cancelled),
-            Err(error) => Ok(infra_report(request, &error)),
+            Err(error) => {
+                let report = infra_report(request, &error);
+                for result in report.checks.clone() {
+                    self.events.emit(Event::BootCheck { profile: request.profile.name.clone(), result });
+                }
+                let json = serde_json::to_vec_pretty(&report).unwrap_or_default();
+                if let Err(error) = fs::write(request.folder.join(REPORT_FILE), json) {
+                    self.events.warn(format!("the report cannot be written: {error}"));
+                }
+                Ok(report)
+            }
         }
     }
 

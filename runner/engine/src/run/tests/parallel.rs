@@ -1,6 +1,6 @@
 //! Branches, and scripts that run at the same time.
 
-use super::bench::{Bench, branch, chain, script};
+use super::bench::{Bench, branch, chain, leaves, script};
 use super::fake::{Act, Point};
 use crate::sandbox::{StageExit, Tree};
 
@@ -120,4 +120,52 @@ async fn tidying_for_one_branch_spares_the_layer_that_another_has_just_made() {
         panic!("{}", chain(error));
     }
     assert_eq!(bench.stored(), ["base", "desktop", "rules", "server", "tweaks"]);
+}
+
+#[tokio::test]
+async fn tidying_spares_a_layer_whose_checkpoint_is_still_being_stored() {
+    let stages = |edition: &str| {
+        let make = |name: &str| format!("make {name} {edition}");
+        branch("desktop", "base", &make("desktop"))
+            + &script("tweaks", &make("tweaks"))
+            + &script("rules", &make("rules"))
+            + &branch("busy", "base", &make("busy"))
+            + &branch("server", "base", "the same")
+            + &script("late", &make("late"))
+    };
+    let mut bench = Bench::new(&stages("one"));
+    bench.options.parallel = 2;
+    bench.build_well().await;
+    // `base` runs again and comes out as before, so `server` waits for it and hits; `late` is then the first
+    // stage to ask what lies in the engine.
+    bench.store().retain(|entry| entry.note.stage.as_str() != "base").unwrap();
+    bench.edit(&stages("two"));
+    bench.sandbox.act("desktop", leaves("file", "what it leaves"));
+    let held = [
+        (Point::Capture, "base"),
+        (Point::Artifact, "file"),
+        (Point::RunStage, "busy"),
+        (Point::RunStage, "tweaks"),
+    ];
+    for (point, subject) in held {
+        bench.sandbox.hold(point, subject);
+    }
+    let (finished, ()) = tokio::join!(bench.build(), async {
+        // Both slots are taken when `late` asks for one.
+        bench.sandbox.reached(Point::RunStage, "busy").await;
+        bench.sandbox.reached(Point::RunStage, "tweaks").await;
+        bench.sandbox.let_go(Point::Capture, "base");
+        // `desktop` has become a layer, and its checkpoint waits for the artifact.
+        bench.sandbox.reached(Point::Adopt, "desktop").await;
+        bench.sandbox.reached(Point::Artifact, "file").await;
+        bench.sandbox.let_go(Point::RunStage, "busy");
+        bench.sandbox.reached(Point::RunStage, "late").await;
+        bench.sandbox.let_go(Point::Artifact, "file");
+        bench.sandbox.let_go(Point::RunStage, "tweaks");
+    });
+    if let Err(error) = &finished.result {
+        panic!("{}", chain(error));
+    }
+    assert_eq!((finished.hits(), finished.count(Point::KeepOnly)), (vec!["server"], 1));
+    assert!(finished.ran().contains(&"rules"));
 }

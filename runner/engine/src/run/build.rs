@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use isokiln_core::digest::DiffId;
 use isokiln_core::kind::Kind;
 use isokiln_core::names::StageName;
 use isokiln_core::pipeline::Stage;
@@ -16,6 +15,7 @@ use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
 use super::project::Project;
+use super::unpack::Unpacked;
 use crate::sandbox::{CancelWatch, Sandbox};
 use crate::store::{Compression, Store};
 
@@ -49,8 +49,7 @@ pub struct Build {
     pub(super) cancel: CancelWatch,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: BuildOptions,
-    /// Layers in the engine, once they have been asked for.
-    pub(super) unpacked: Mutex<Option<BTreeSet<DiffId>>>,
+    pub(super) unpacked: Mutex<Unpacked>,
     /// Files in the run folder, and seconds that stages' own scripts took.
     outcome: std::sync::Mutex<Outcome>,
 }
@@ -89,7 +88,7 @@ impl Build {
             cancel,
             clock,
             options,
-            unpacked: Mutex::new(None),
+            unpacked: Mutex::default(),
             outcome: std::sync::Mutex::default(),
         })
     }
@@ -99,6 +98,10 @@ impl Build {
     pub async fn run(self) -> Result<Outcome, RunError> {
         let result = self.run_stages().await;
         let destroyed = self.sandbox.destroy().await;
+        if let (Err(_), Err(error)) = (&result, &destroyed) {
+            // The first error is the one to end with.
+            self.events.warn(format!("the engine could not be tidied up: {error}"));
+        }
         result?;
         destroyed.map_err(RunError::sandbox("the engine could not be tidied up"))?;
         Ok(self.outcome.into_inner().unwrap_or_else(PoisonError::into_inner))

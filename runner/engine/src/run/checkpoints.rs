@@ -1,5 +1,7 @@
 //! Checkpoints as plans see them, and going back to an earlier one.
 
+use std::collections::BTreeSet;
+
 use isokiln_core::digest::Digest;
 use isokiln_core::image::{Checkpoint, Role};
 use isokiln_core::names::{PipelineName, StageName};
@@ -14,24 +16,24 @@ use crate::store::{Store, StoreError};
 pub(super) struct Shelf {
     checkpoints: Vec<(Digest, Checkpoint)>,
     /// Blobs that checkpoints need and that are damaged or missing.
-    pub(super) broken: Vec<Digest>,
+    pub(super) broken: BTreeSet<Digest>,
 }
 
 impl Shelf {
     pub(super) fn load(store: &Store) -> Result<Self, RunError> {
         let failed = "the store cannot be read";
-        let mut shelf = Self { checkpoints: Vec::new(), broken: Vec::new() };
+        let mut shelf = Self { checkpoints: Vec::new(), broken: BTreeSet::new() };
         for entry in store.entries().map_err(RunError::store(failed))? {
             if entry.note.role != Role::Checkpoint {
                 continue;
             }
             match store.checkpoint(&entry) {
                 Ok(checkpoint) => match checkpoint.layers.iter().find(|layer| !store.has(layer.digest)) {
-                    Some(layer) => shelf.broken.push(layer.digest),
+                    Some(layer) => drop(shelf.broken.insert(layer.digest)),
                     None => shelf.checkpoints.push((entry.note.key, checkpoint)),
                 },
                 Err(error) => match error.broken_blob() {
-                    Some(blob) => shelf.broken.push(blob),
+                    Some(blob) => drop(shelf.broken.insert(blob)),
                     None => return Err(RunError::store(failed)(error)),
                 },
             }

@@ -97,7 +97,7 @@ pub enum RunError {
         source: StoreError,
     },
     /// A checkpoint was found damaged, and forgotten.
-    #[error("stage {stage} cannot go on from its parent: {damaged} in the store is damaged")]
+    #[error("stage {stage} cannot go on: {damaged} in the store is damaged")]
     DamagedCheckpoint {
         /// The stage that needed it.
         stage: StageName,

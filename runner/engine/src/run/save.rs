@@ -89,13 +89,11 @@ impl Build {
 
     async fn adopt(&self, stage: &Stage, layer: &LayerBlob) -> Result<(), RunError> {
         let what = format!("what stage {} changed cannot be kept in the engine", stage.name);
-        self.sandbox
-            .adopt(&self.run.id, &stage.name, layer.diff_id)
-            .await
-            .map_err(RunError::sandbox(what))?;
-        if let Some(unpacked) = &mut *self.unpacked.lock().await {
-            unpacked.insert(layer.diff_id);
-        }
+        // Locked meanwhile, so that nobody tidies away a layer that is not known yet.
+        let mut unpacked = self.unpacked.lock().await;
+        let adopted = self.sandbox.adopt(&self.run.id, &stage.name, layer.diff_id).await;
+        adopted.map_err(RunError::sandbox(what))?;
+        unpacked.layers.insert(layer.diff_id);
         Ok(())
     }
 

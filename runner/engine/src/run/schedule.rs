@@ -14,7 +14,7 @@ use isokiln_core::event::Event;
 use isokiln_core::image::{Checkpoint, Role};
 use isokiln_core::names::StageName;
 use isokiln_core::pipeline::Stage;
-use isokiln_core::plan::{Step, decide, stage_inputs};
+use isokiln_core::plan::{Checkpoints, Step, decide, stage_inputs};
 use tokio::sync::{Semaphore, watch};
 
 use super::build::Build;
@@ -120,8 +120,7 @@ impl Schedule<'_> {
         let build = self.build;
         let parent_saved = match self.parent_for(stage, parent.clone()).await? {
             Parent::Unsaved(trees) => {
-                let changed = vec!["parent".to_owned()];
-                return self.run_and_save(stage, changed, trees, parent, progress).await;
+                return self.run_and_save(stage, self.changed(stage), trees, parent, progress).await;
             }
             Parent::Saved(saved) => saved,
         };
@@ -143,6 +142,15 @@ impl Schedule<'_> {
         };
         let trees = below.iter().map(|layer| Tree::Layer(*layer)).collect();
         self.run_and_save(stage, changed, trees, parent, progress).await
+    }
+
+    /// Names of the inputs that differ from the newest checkpoint's, that of the parent among them: it is
+    /// being made anew.
+    fn changed(&self, stage: &Stage) -> Vec<String> {
+        let pipeline = &self.build.project.pipeline;
+        let Some(newest) = self.shelf.newest(pipeline, &stage.name) else { return Vec::new() };
+        let inputs = stage_inputs(pipeline, stage, &[], &self.build.context);
+        inputs.changes_since(&newest.inputs).into_iter().map(|change| change.input).collect()
     }
 
     /// Waits for the parent as long as it can make a difference.
@@ -231,7 +239,9 @@ impl Schedule<'_> {
     }
 
     fn stop_if_asked(&self) -> Result<(), RunError> {
-        match *self.stop.borrow() {
+        // The user's wish may not have been passed on yet.
+        let wish = *self.build.cancel.borrow();
+        match wish.max(*self.stop.borrow()) {
             Cancel::No => Ok(()),
             Cancel::Gracefully | Cancel::Now => Err(RunError::Cancelled),
         }

@@ -13,18 +13,26 @@ use super::build::Build;
 use super::error::RunError;
 use crate::store::StoreError;
 
+/// Layers that are known to lie in the engine.
+#[derive(Default)]
+pub(super) struct Unpacked {
+    pub(super) layers: BTreeSet<DiffId>,
+    /// Whether the engine has been tidied, and asked for those of earlier runs.
+    tidied: bool,
+}
+
 impl Build {
     /// Brings the layers that a stage starts from back into the engine, where they are not there.
     pub(super) async fn unpack(&self, stage: &Stage, layers: &[LayerBlob]) -> Result<(), RunError> {
         let what = || format!("the layers for stage {} cannot be unpacked", stage.name);
         // One at a time: two stages may need the same layer.
         let mut unpacked = self.unpacked.lock().await;
-        let unpacked = match &mut *unpacked {
-            Some(unpacked) => unpacked,
-            none => none.insert(self.tidy().await?),
-        };
+        if !unpacked.tidied {
+            unpacked.layers = self.tidy(&unpacked.layers).await?;
+            unpacked.tidied = true;
+        }
         for layer in layers {
-            if unpacked.contains(&layer.diff_id) {
+            if unpacked.layers.contains(&layer.diff_id) {
                 continue;
             }
             let started = Instant::now();
@@ -35,19 +43,20 @@ impl Build {
             let written = tokio::task::spawn_blocking(move || store.restore_layer(&blob, flow.bytes));
             let written = written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
             let done = flow.done.await;
-            match written {
+            match (written, done) {
+                (Ok(_), Ok(())) => {}
                 // tar stops reading when it fails, and says why.
-                Err(StoreError::Layer(LayerError::Write(_))) | Ok(_) => {
-                    done.map_err(RunError::sandbox(what()))?
+                (Ok(_) | Err(StoreError::Layer(LayerError::Write(_))), Err(error)) => {
+                    return Err(RunError::sandbox(what())(error));
                 }
-                Err(error) => return Err(self.damaged(stage, error)),
+                (Err(error), _) => return Err(self.damaged(stage, error)),
             }
             self.sandbox.settle(layer.diff_id).await.map_err(RunError::sandbox(what()))?;
             self.events.emit(Event::LayerRestored {
                 diff_id: layer.diff_id,
                 seconds: started.elapsed().as_secs_f64(),
             });
-            unpacked.insert(layer.diff_id);
+            unpacked.layers.insert(layer.diff_id);
         }
         Ok(())
     }
@@ -70,11 +79,12 @@ impl Build {
         }
     }
 
-    /// Deletes from the engine what no checkpoint needs and what failed stages of earlier runs left; gives
-    /// the layers that lie unpacked.
-    async fn tidy(&self) -> Result<BTreeSet<DiffId>, RunError> {
+    /// Deletes from the engine what no checkpoint needs, but for the layers that this run has `made` and
+    /// may not have stored yet, and what failed stages of earlier runs left; gives the layers that lie
+    /// unpacked.
+    async fn tidy(&self, made: &BTreeSet<DiffId>) -> Result<BTreeSet<DiffId>, RunError> {
         let checkpoints = self.store.checkpoints().map_err(RunError::store("the store cannot be read"))?;
-        let needed = checkpoints.iter().flat_map(Checkpoint::diff_ids).collect();
+        let needed = checkpoints.iter().flat_map(Checkpoint::diff_ids).chain(made.iter().copied()).collect();
         self.sandbox
             .keep_only(&self.run.id, &needed)
             .await

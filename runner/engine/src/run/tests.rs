@@ -1,1 +1,0 @@
-//! Builds against a sandbox that is made up here.

@@ -1,0 +1,11 @@
+//! The scheduler of builds, on a sandbox that is a fake and a store that is real.
+
+mod bench;
+mod builds;
+mod cancels;
+mod damage;
+mod disk;
+mod fake;
+mod faults;
+mod parallel;
+mod properties;

@@ -1,0 +1,171 @@
+//! Branches, and scripts that run at the same time.
+
+use super::bench::{Bench, branch, chain, leaves, script};
+use super::fake::{Act, Point};
+use crate::sandbox::{StageExit, Tree};
+
+/// Two editions on a shared base.
+fn editions(parallel: usize) -> Bench {
+    let mut bench = Bench::new(
+        &(branch("desktop", "base", "install desktop") + &branch("server", "base", "install server")),
+    );
+    bench.options.parallel = parallel;
+    bench
+}
+
+#[tokio::test]
+async fn two_children_of_one_parent_run_at_the_same_time_and_the_parent_once() {
+    let bench = editions(2);
+    bench.sandbox.hold(Point::RunStage, "desktop");
+    bench.sandbox.hold(Point::RunStage, "server");
+    let (finished, ()) = tokio::join!(bench.build(), async {
+        bench.sandbox.reached(Point::RunStage, "desktop").await;
+        bench.sandbox.reached(Point::RunStage, "server").await;
+        bench.sandbox.let_go(Point::RunStage, "desktop");
+        bench.sandbox.let_go(Point::RunStage, "server");
+    });
+    assert!(finished.result.is_ok());
+    assert_eq!(finished.ran().iter().filter(|stage| **stage == "base").count(), 1);
+    let layers = bench.layers();
+    assert_eq!(layers["desktop"][..1], layers["base"]);
+    assert_eq!(layers["server"][..1], layers["base"]);
+    assert_ne!(layers["server"][1], layers["desktop"][1]);
+}
+
+#[tokio::test]
+async fn children_start_while_their_parent_is_being_saved() {
+    let bench = editions(2);
+    bench.sandbox.hold(Point::Capture, "base");
+    let (finished, ()) = tokio::join!(bench.build(), async {
+        bench.sandbox.reached(Point::RunStage, "desktop").await;
+        bench.sandbox.reached(Point::RunStage, "server").await;
+        bench.sandbox.let_go(Point::Capture, "base");
+    });
+    assert!(finished.result.is_ok());
+    let specs = bench.sandbox.specs();
+    assert_eq!(specs[1].trees, [Tree::Work("base".parse().unwrap())]);
+    assert_eq!(specs[2].trees, specs[1].trees);
+    // Saved in order all the same.
+    assert_eq!(finished.subjects(Point::Adopt)[0], "base");
+}
+
+#[tokio::test]
+async fn one_script_at_a_time_unless_more_are_asked_for() {
+    for parallel in [0, 1] {
+        let bench = editions(parallel);
+        bench.sandbox.idle(vec![3]);
+        assert_eq!(bench.build_well().await.ran().len(), 3);
+        assert_eq!(bench.sandbox.most_running(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_failing_branch_stops_the_other_and_saves_what_has_run() {
+    let mut bench = editions(3);
+    bench.edit(
+        &(branch("desktop", "base", "one")
+            + &branch("server", "base", "two")
+            + &branch("tiny", "base", "three")),
+    );
+    // The first fails while the second has run and the third is running.
+    bench.sandbox.act("desktop", Act { exit: StageExit::Status(9), ..Act::default() });
+    bench.sandbox.hold(Point::RunStage, "desktop");
+    bench.sandbox.hold(Point::RunStage, "tiny");
+    bench.sandbox.hold(Point::Adopt, "server");
+    let (failed, ()) = tokio::join!(bench.build(), async {
+        bench.sandbox.reached(Point::RunStage, "tiny").await;
+        bench.sandbox.reached(Point::Adopt, "server").await;
+        bench.sandbox.let_go(Point::RunStage, "desktop");
+        bench.sandbox.reached(Point::Dismissed, "tiny").await;
+        bench.sandbox.let_go(Point::Adopt, "server");
+    });
+    assert_eq!(failed.error().to_string(), "stage desktop failed: it ended with status 9");
+    assert_eq!(bench.stored(), ["base", "server"]);
+    bench.assert_store_is_whole();
+    bench.sandbox.recover();
+    let mut ran = bench.build_well().await.ran().join(" ");
+    if ran == "tiny desktop" {
+        ran = "desktop tiny".to_owned();
+    }
+    assert_eq!(ran, "desktop tiny");
+}
+
+#[tokio::test]
+async fn tidying_for_one_branch_spares_the_layer_that_another_has_just_made() {
+    let bench = Bench::new(
+        &(branch("desktop", "base", "one")
+            + &script("tweaks", "two")
+            + &branch("server", "base", "three")
+            + &script("rules", "four")),
+    );
+    // The second branch gets its slot once the first has run; `base` being saved by then, its layers are
+    // looked for, and before that the engine is tidied. Meanwhile the first becomes a layer.
+    bench.sandbox.hold(Point::RunStage, "desktop");
+    bench.sandbox.hold(Point::RunStage, "server");
+    bench.sandbox.hold(Point::KeepOnly, "");
+    let (finished, ()) = tokio::join!(bench.build(), async {
+        let first = bench.sandbox.first_run("desktop", "server").await;
+        bench.seen.stored("base").await;
+        bench.sandbox.let_go(Point::RunStage, "desktop");
+        bench.sandbox.let_go(Point::RunStage, "server");
+        bench.sandbox.reached(Point::KeepOnly, "").await;
+        bench.sandbox.reached(Point::Captured, first).await;
+        // Time to make a layer of it, if nothing kept it from that.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        bench.sandbox.let_go(Point::KeepOnly, "");
+    });
+    if let Err(error) = &finished.result {
+        panic!("{}", chain(error));
+    }
+    assert_eq!(bench.stored(), ["base", "desktop", "rules", "server", "tweaks"]);
+}
+
+#[tokio::test]
+async fn tidying_spares_a_layer_whose_checkpoint_is_still_being_stored() {
+    let stages = |edition: &str| {
+        let make = |name: &str| format!("make {name} {edition}");
+        branch("desktop", "base", &make("desktop"))
+            + &script("tweaks", &make("tweaks"))
+            + &script("rules", &make("rules"))
+            + &branch("busy", "base", &make("busy"))
+            + &branch("server", "base", "the same")
+            + &script("late", &make("late"))
+    };
+    let mut bench = Bench::new(&stages("one"));
+    bench.options.parallel = 2;
+    bench.build_well().await;
+    // `base` runs again and comes out as before, so `server` waits for it and hits; `late` is then the first
+    // stage to ask what lies in the engine.
+    bench.store().retain(|entry| entry.note.stage.as_str() != "base").unwrap();
+    bench.edit(&stages("two"));
+    bench.sandbox.act("desktop", leaves("file", "what it leaves"));
+    let held = [
+        (Point::Capture, "base"),
+        (Point::Artifact, "file"),
+        (Point::RunStage, "busy"),
+        (Point::RunStage, "tweaks"),
+    ];
+    for (point, subject) in held {
+        bench.sandbox.hold(point, subject);
+    }
+    let (finished, ()) = tokio::join!(bench.build(), async {
+        // Both slots are taken when `late` asks for one.
+        bench.sandbox.reached(Point::RunStage, "busy").await;
+        bench.sandbox.reached(Point::RunStage, "tweaks").await;
+        bench.sandbox.let_go(Point::Capture, "base");
+        // `desktop` has become a layer, and its checkpoint waits for the artifact.
+        bench.sandbox.reached(Point::Adopt, "desktop").await;
+        bench.sandbox.reached(Point::Artifact, "file").await;
+        bench.sandbox.let_go(Point::RunStage, "busy");
+        bench.sandbox.reached(Point::RunStage, "late").await;
+        bench.sandbox.let_go(Point::Artifact, "file");
+        bench.sandbox.let_go(Point::RunStage, "tweaks");
+    });
+    if let Err(error) = &finished.result {
+        panic!("{}", chain(error));
+    }
+    assert_eq!((finished.hits(), finished.count(Point::KeepOnly)), (vec!["server"], 1));
+    assert!(finished.ran().contains(&"rules"));
+}

@@ -111,13 +111,13 @@ fn boots_on_both_machines_and_is_not_tested_twice(project: &Project) {
     tested.says("0 stages run, 5 from checkpoints; boot test PASS on bios-cd, uefi-cd");
     let record = project.record();
     for test in record["boot_tests"].as_array().expect("boot tests") {
-        assert_eq!((&test["verdict"], &test["cached"]), (&Value::from("pass"), &Value::from(false)));
+        assert_eq!((&test["verdict"], &test["cached"]), (&Value::from("PASS"), &Value::from(false)));
         let folder = PathBuf::from(test["folder"].as_str().expect("a folder"));
         let report = fs::read_to_string(folder.join("report.json")).expect("a report");
         let report: Value = serde_json::from_str(&report).expect("JSON");
         let checks: Vec<_> = report["checks"].as_array().expect("checks").iter().collect();
         assert_eq!(checks.len(), 3, "{report}");
-        assert!(checks.iter().all(|check| check["verdict"] == "pass"), "{report}");
+        assert!(checks.iter().all(|check| check["verdict"] == "PASS"), "{report}");
         assert!(fs::read_to_string(folder.join("serial.log")).expect("a log").contains("login:"));
     }
     project
@@ -143,7 +143,7 @@ fn is_decided_by_a_command_in_the_guest(project: &Project) {
     let report = &events.last().expect("a last line")["reports"][0];
     let verdicts: Vec<_> =
         report["checks"].as_array().expect("checks").iter().map(|check| check["verdict"].clone()).collect();
-    assert!(verdicts.contains(&Value::from("pass")) && verdicts.contains(&Value::from("fail")), "{report}");
+    assert!(verdicts.contains(&Value::from("PASS")) && verdicts.contains(&Value::from("FAIL")), "{report}");
 }
 
 fn fails_without_a_boot_record(project: &Project) {

@@ -101,7 +101,7 @@ impl Bench {
         let run = self.home.new_run(&*self.clock).unwrap();
         let folder = run.path().to_owned();
         let events = Events::new(self.seen.clone(), self.clock.clone());
-        events.record_to(run.events().unwrap());
+        events.record_to(&run).unwrap();
         let project = self.project();
         let context = BuildContext {
             kinds: project.kinds.catalog.clone(),

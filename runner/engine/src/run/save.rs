@@ -110,6 +110,10 @@ impl Build {
         let done = flow.done.await;
         let stored = match (stored, done) {
             (Ok(stored), Ok(())) => stored,
+            // What the script made is at fault, not the store.
+            (Err(StoreError::Layer(error)), _) if error.is_about_contents() => {
+                return Err(self.failed(stage, error.to_string(), None, Vec::new()));
+            }
             // A full disk here breaks the pipe there; a tar that fails there cuts the stream short here.
             (Err(error), _) if !matches!(error, StoreError::Layer(LayerError::CutShort)) => {
                 return Err(RunError::store(what())(error));

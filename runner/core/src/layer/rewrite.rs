@@ -25,7 +25,7 @@ pub enum LayerError {
     #[error("the layer holds a sparse file in the old GNU format; re-create it with tar --format=posix")]
     OldSparse,
     /// A real file whose name OCI layers reserve.
-    #[error("{0} cannot be kept in an OCI layer: names that begin with .wh. mark deleted files; rename it")]
+    #[error("{0} cannot be kept in an OCI layer: names that begin with .wh. mark deleted files")]
     ReservedName(String),
     /// A path that no file system call takes, so that the layer could not be unpacked.
     #[error("a path of {0} bytes cannot be kept in a layer: the limit is {MAX_PATH}; it begins with {1}")]

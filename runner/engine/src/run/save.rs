@@ -112,7 +112,8 @@ impl Build {
             (Ok(stored), Ok(())) => stored,
             // What the script made is at fault, not the store.
             (Err(StoreError::Layer(error)), _) if error.is_about_contents() => {
-                return Err(self.failed(stage, error.to_string(), None, Vec::new()));
+                let hint = "let the stage remove it or give it another name, then build again".to_owned();
+                return Err(self.failed(stage, error.to_string(), Some(hint), Vec::new()));
             }
             // A full disk here breaks the pipe there; a tar that fails there cuts the stream short here.
             (Err(error), _) if !matches!(error, StoreError::Layer(LayerError::CutShort)) => {

@@ -14,6 +14,9 @@ use super::{IoContext, Store, StoreError};
 /// Larger than any manifest, in bytes: larger blobs are not read in search of one.
 const LARGEST_MANIFEST: u64 = 4 << 20;
 
+/// An entry that is not usable, and why.
+pub type DamagedEntry = (Entry, StoreError);
+
 impl Store {
     /// Every entry, oldest first.
     pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
@@ -119,7 +122,7 @@ impl Store {
     }
 
     /// The entries that are [`usable`](Self::usable), and those that are not with the reason; oldest first.
-    pub fn sorted_out(&self) -> Result<(Vec<Entry>, Vec<(Entry, StoreError)>), StoreError> {
+    pub fn sorted_out(&self) -> Result<(Vec<Entry>, Vec<DamagedEntry>), StoreError> {
         let (mut usable, mut damaged) = (Vec::new(), Vec::new());
         for entry in self.entries()? {
             match self.usable(&entry) {
@@ -153,7 +156,7 @@ impl Store {
     }
 
     /// Takes everything out of the index that is not usable, so that a build makes it anew; gives what went.
-    pub fn forget_damaged(&self) -> Result<Vec<(Entry, StoreError)>, StoreError> {
+    pub fn forget_damaged(&self) -> Result<Vec<DamagedEntry>, StoreError> {
         let (usable, damaged) = self.sorted_out()?;
         if !damaged.is_empty() {
             self.write_entries(&usable)?;

@@ -23,6 +23,7 @@ use isokiln_core::layer::LayerError;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use gc::{GcReport, KeepRule};
+pub use index::DamagedEntry;
 pub use layers::{Compression, LayerReader, StoredLayer};
 pub use lock::WriterLock;
 pub use verify::{Damage, VerifyReport};

@@ -186,9 +186,9 @@ fn a_hostile_tree_survives_with_gzip_and_umoci_unpacks_the_same() {
         tool(&folder, "umoci", &["umoci", "unpack", "--image", &format!("image:{step}"), step]);
         let lister = repository().join(LISTER).display().to_string();
         let listed = tool(&folder, "perl", &["perl", &lister, &format!("{step}/rootfs")]);
-        // umoci writes holes as zeros.
+        // umoci writes holes as zeros, and tools in Go take a pax record without a value for no record.
         let plain = |lines: Vec<String>| -> Vec<String> {
-            lines.into_iter().map(|line| line.replace(" sparse", "")).collect()
+            lines.into_iter().map(|line| line.replace(" sparse", "").replace(" user.empty=", "")).collect()
         };
         let ours = plain(listing(&project, &format!("list-{step}")));
         let theirs = plain(listed.stdout.lines().map(str::to_owned).collect());

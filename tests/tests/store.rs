@@ -169,7 +169,9 @@ fn verify_names_what_is_hurt_and_the_next_build_makes_it_anew() {
     type Damage = fn(&Path);
     let above: &[&str] = &["tiny/one", "tiny/two", "tiny/list"];
     let wrong = "the bytes are not those of the digest";
-    let cases: [(&str, Find<'_>, Damage, &str, &[&str], &str); 9] = [
+    // What it is called, what is damaged and how, what is said of it, who is hurt, what the next build does.
+    type Case<'f> = (&'f str, Find<'f>, Damage, &'f str, &'f [&'f str], &'f str);
+    let cases: [Case<'_>; 9] = [
         ("flipped layer", &layer, flip, wrong, above, "base hit, one done, two done, list done"),
         ("cut layer", &layer, truncate, wrong, above, "base hit, one done, two done, list done"),
         ("lost layer", &layer, lose, "missing", above, "base hit, one done, two done, list done"),

@@ -154,6 +154,45 @@ fn what_rests_on_a_broken_blob_is_forgotten_and_the_rest_stays() {
 }
 
 #[test]
+fn a_document_that_is_damaged_is_whole_when_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    add(&store, "base", "one", &[]).unwrap();
+    let manifest = store.entries().unwrap()[0].manifest;
+    flip(&store, manifest);
+    assert_eq!(problems(&store).len(), 1);
+    add(&store, "base", "one", &[]).unwrap();
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_store_that_has_lost_its_index_takes_no_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    fs::remove_file(store.index_path()).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert!(matches!(store.collect(KeepRule { newest: 1 }, false), Err(StoreError::BadIndex { .. })));
+    let report = store.verify(|_| ()).unwrap();
+    assert!(report.index.is_some() && report.damage.is_empty());
+    store.repair(&report).unwrap();
+    assert_eq!(store.checkpoints().unwrap()[0].layers, base);
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
+
+#[test]
+fn a_new_checkpoint_ends_the_rollback_of_its_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    add(&store, "base", "one", &[]).unwrap();
+    add(&store, "other", "x", &[]).unwrap();
+    store.edit(|entry| entry.note.pinned = true).unwrap();
+    add(&store, "base", "two", &[]).unwrap();
+    let pinned = store.entries().unwrap().into_iter().filter(|entry| entry.note.pinned);
+    assert_eq!(pinned.map(|entry| entry.note.stage.to_string()).collect::<Vec<_>>(), ["other"]);
+}
+
+#[test]
 fn collection_keeps_the_newest_the_pinned_and_what_they_rest_on() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

@@ -58,6 +58,16 @@ impl Engine {
         removed.expect("the container can be removed");
     }
 
+    /// Names of the files in a folder of a volume; needs root and an engine on this machine.
+    #[track_caller]
+    pub fn volume_names(&self, volume: &str, folder: &str) -> Vec<String> {
+        let facts = self.runtime.block_on(self.docker.inspect_volume(volume)).expect("the volume is there");
+        let path = std::path::Path::new(&facts.mountpoint).join(folder);
+        let entries = std::fs::read_dir(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; run the tests as root", path.display()));
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
     /// Removes a volume.
     pub fn remove_volume(&self, name: &str) {
         let options = RemoveVolumeOptionsBuilder::default().build();

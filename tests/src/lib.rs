@@ -10,4 +10,4 @@ mod project;
 
 pub use engine::{Engine, Labels};
 pub use isokiln::{Finished, Running, binary, builder_image, repository};
-pub use project::{MINIMAL_STAGES, Project, TINY};
+pub use project::{LISTER, MINIMAL_STAGES, Project, TINY};

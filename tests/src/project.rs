@@ -23,6 +23,9 @@ name = "base"
 uses = "tiny"
 "#;
 
+/// Program that lists a tree with everything that a layer must keep, one line for each file.
+pub const LISTER: &str = "tests/fixtures/list.pl";
+
 /// Names of the stages of `pipelines/minimal.toml`.
 pub const MINIMAL_STAGES: [&str; 5] = ["base", "network", "live", "greeting", "iso"];
 
@@ -39,6 +42,9 @@ impl Project {
         builder_image();
         let project = Self { folder: TempDir::with_prefix("isokiln-test-").expect("a temporary folder") };
         copy(&repository().join("tests/fixtures/stages"), &project.path("stages"));
+        for kind in ["hostile", "listing"] {
+            copy(&repository().join(LISTER), &project.path("stages").join(kind));
+        }
         project.write("pipeline.toml", pipeline);
         project
     }
@@ -122,6 +128,19 @@ impl Project {
     pub fn checkpoints(&self) -> Vec<Value> {
         let listed = self.isokiln(&["checkpoint", "list", "--format", "json"]).expect_code(0).json();
         listed.as_array().expect("an array").clone()
+    }
+
+    /// `checkpoint show` of the newest checkpoint of a stage.
+    #[track_caller]
+    pub fn checkpoint(&self, stage: &str) -> Value {
+        self.isokiln(&["checkpoint", "show", stage, "--format", "json"]).expect_code(0).json()
+    }
+
+    /// Where a blob of the store lies, by its digest.
+    #[track_caller]
+    pub fn blob(&self, digest: &Value) -> PathBuf {
+        let digest = digest.as_str().and_then(|text| text.strip_prefix("sha256:")).expect("a digest");
+        self.home().join("store/blobs/sha256").join(digest)
     }
 
     /// Name of this project's volume in the engine; absent before the first build.

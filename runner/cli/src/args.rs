@@ -132,6 +132,8 @@ pub(crate) enum Checkpoint {
     Show(Which),
     /// Make the next build go on from a checkpoint: what was built on top of it is forgotten
     Rollback(Which),
+    /// End a rollback: the stage runs again if it has changed
+    Unpin(Which),
     /// Write a checkpoint into a file that container tools load
     Export(Export),
     /// Remove a stage's checkpoints, or one of them

@@ -108,12 +108,16 @@ impl RunRecord {
                 self.stage(stage).state = StageState::Failed;
                 self.error = Some(format!("stage {stage}: {cause}"));
             }
-            Event::Artifact { stage, path, size, digest } => self.artifacts.push(ArtifactRecord {
-                stage: stage.clone(),
-                path: path.clone(),
-                size_bytes: *size,
-                digest: *digest,
-            }),
+            Event::Artifact { stage, path, size, digest } => {
+                // The newest file of a name has taken the place of those before.
+                self.artifacts.retain(|artifact| artifact.path != *path);
+                self.artifacts.push(ArtifactRecord {
+                    stage: stage.clone(),
+                    path: path.clone(),
+                    size_bytes: *size,
+                    digest: *digest,
+                });
+            }
             Event::BootFinished { report, folder, cached } => self.boot_tests.push(BootRecord {
                 profile: report.profile.clone(),
                 verdict: report.verdict,

@@ -1,13 +1,14 @@
 //! `isokiln checkpoint …`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
 
 use isokiln_core::exit;
-use isokiln_core::image::{Artifact, Checkpoint as Saved, Role};
+use isokiln_core::image::{Artifact, Checkpoint as Saved, Entry, Role};
 use isokiln_core::units::show_size;
-use isokiln_engine::run::{Home, RunError, rollback};
+use isokiln_engine::run::{Home, RunError, rollback, unpin};
 use isokiln_engine::store::{Store, StoreError};
 use serde_json::{Value, json};
 
@@ -42,15 +43,22 @@ pub(super) fn run(global: &Global, args: Checkpoint) -> Result<u8, RunError> {
                     format!("; forgot {}", forgotten.join(", "))
                 };
                 format!(
-                    "the next build of {} goes on from {} {}{forgot}\n",
+                    "the next build of {} goes on from {} {}{forgot}\n\
+                     until isokiln checkpoint unpin {}, or build --from {}\n",
                     report.pipeline,
                     report.stage,
-                    report.manifest.short()
+                    report.manifest.short(),
+                    report.stage,
+                    report.stage
                 )
             });
             Ok(exit::OK)
         }
         Checkpoint::Export(args) => export(global, &store, &args),
+        Checkpoint::Unpin(which) => {
+            let _lock = lock(&home)?;
+            release(global, &store, &which)
+        }
         Checkpoint::Rm(which) => {
             let _lock = lock(&home)?;
             remove(global, &store, &which)
@@ -59,7 +67,7 @@ pub(super) fn run(global: &Global, args: Checkpoint) -> Result<u8, RunError> {
 }
 
 fn lock(home: &Home) -> Result<isokiln_engine::store::WriterLock, RunError> {
-    home.lock(|holder| eprintln!("waiting for process {holder}, which writes to the same store"))
+    home.lock(super::tell_waiting)
 }
 
 fn failed(source: StoreError) -> RunError {
@@ -67,8 +75,20 @@ fn failed(source: StoreError) -> RunError {
 }
 
 fn list(global: &Global, store: &Store) -> Result<u8, RunError> {
-    let checkpoints = store.checkpoints().map_err(failed)?;
-    let document: Vec<Value> = checkpoints.iter().map(as_json).collect();
+    let entries = store.entries().map_err(failed)?.into_iter();
+    let checkpoints: Vec<_> = entries
+        .filter(|entry| entry.note.role == Role::Checkpoint)
+        .map(|entry| {
+            let trouble = store.usable(&entry).err();
+            // Where only a layer is damaged, the documents still tell what it was.
+            let checkpoint = store.checkpoint(&entry).ok();
+            (entry, checkpoint, trouble)
+        })
+        .collect();
+    let document: Vec<Value> = checkpoints
+        .iter()
+        .map(|(entry, checkpoint, trouble)| as_json(entry, checkpoint.as_ref(), trouble.as_ref()))
+        .collect();
     output::result(global.format, &document, |_| {
         if checkpoints.is_empty() {
             return "no checkpoints\n".to_owned();
@@ -76,15 +96,20 @@ fn list(global: &Global, store: &Store) -> Result<u8, RunError> {
         let mut rows = vec![
             ["PIPELINE", "STAGE", "DIGEST", "LAYERS", "SIZE", "CREATED", ""].map(str::to_owned).to_vec(),
         ];
-        rows.extend(checkpoints.iter().map(|checkpoint| {
+        rows.extend(checkpoints.iter().map(|(entry, checkpoint, trouble)| {
+            let unknown = || "?".to_owned();
             vec![
-                checkpoint.pipeline.to_string(),
-                checkpoint.stage.to_string(),
-                checkpoint.manifest.short(),
-                checkpoint.layers.len().to_string(),
-                show_size(checkpoint.size_bytes()),
-                created(checkpoint),
-                if checkpoint.pinned { "rolled back to".to_owned() } else { String::new() },
+                entry.note.pipeline.to_string(),
+                entry.note.stage.to_string(),
+                entry.manifest.short(),
+                checkpoint.as_ref().map_or_else(unknown, |known| known.layers.len().to_string()),
+                checkpoint.as_ref().map_or_else(unknown, |known| show_size(known.size_bytes())),
+                show_time(entry.note.created),
+                match trouble {
+                    Some(trouble) => format!("DAMAGED: {trouble}"),
+                    None if entry.note.pinned => "rolled back to".to_owned(),
+                    None => String::new(),
+                },
             ]
         }));
         words::table(&rows)
@@ -92,28 +117,31 @@ fn list(global: &Global, store: &Store) -> Result<u8, RunError> {
     Ok(exit::OK)
 }
 
-fn as_json(checkpoint: &Saved) -> Value {
+/// A checkpoint; what its documents say is missing where they are damaged.
+fn as_json(entry: &Entry, checkpoint: Option<&Saved>, trouble: Option<&StoreError>) -> Value {
     json!({
-        "pipeline": checkpoint.pipeline,
-        "stage": checkpoint.stage,
-        "digest": checkpoint.manifest,
-        "diff_ids": checkpoint.diff_ids(),
-        "size_bytes": checkpoint.size_bytes(),
-        "created": created(checkpoint),
-        "run": checkpoint.run,
-        "key": checkpoint.inputs.key(),
-        "pinned": checkpoint.pinned,
+        "pipeline": entry.note.pipeline,
+        "stage": entry.note.stage,
+        "digest": entry.manifest,
+        "diff_ids": checkpoint.map(Saved::diff_ids).unwrap_or_default(),
+        "size_bytes": checkpoint.map_or(0, Saved::size_bytes),
+        "created": show_time(entry.note.created),
+        "run": entry.note.run,
+        "key": entry.note.key,
+        "pinned": entry.note.pinned,
+        "damaged": trouble.map(ToString::to_string),
     })
 }
 
-fn created(checkpoint: &Saved) -> String {
-    jiff::Timestamp::from_second(checkpoint.created).map_or_else(|_| "?".to_owned(), |time| time.to_string())
+fn show_time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |time| time.to_string())
 }
 
 fn show(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
-    let checkpoint = find(store, which)?;
+    let entry = find_entry(store, which)?;
+    let checkpoint = store.checkpoint(&entry).map_err(failed)?;
     let artifacts = artifacts(store, &checkpoint)?;
-    let mut document = as_json(&checkpoint);
+    let mut document = as_json(&entry, Some(&checkpoint), store.usable(&entry).err().as_ref());
     document["layers"] = json!(checkpoint.layers);
     document["inputs"] = json!(checkpoint.inputs);
     document["artifacts"] = json!(artifacts);
@@ -123,7 +151,7 @@ fn show(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
             checkpoint.pipeline,
             checkpoint.stage,
             checkpoint.manifest,
-            created(&checkpoint),
+            show_time(checkpoint.created),
             checkpoint.run
         );
         let rows: Vec<_> = checkpoint
@@ -189,12 +217,11 @@ fn export(global: &Global, store: &Store, args: &Export) -> Result<u8, RunError>
 }
 
 fn remove(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
-    let target = find(store, which)?;
-    let key = target.inputs.key();
+    let target = find_entry(store, which)?.note;
     let gone = store
         .retain(|entry| {
             let of_stage = entry.note.pipeline == target.pipeline && entry.note.stage == target.stage;
-            let chosen = which.digest.is_none() || entry.note.key == key;
+            let chosen = which.digest.is_none() || entry.note.key == target.key;
             !(of_stage && chosen && entry.note.role != Role::BootReport)
         })
         .map_err(failed)?;
@@ -206,23 +233,43 @@ fn remove(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError>
     Ok(exit::OK)
 }
 
+fn release(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
+    let target = find_entry(store, which)?.note;
+    let was_pinned = unpin(store, &target.pipeline, &target.stage).map_err(failed)?;
+    let document = json!({"pipeline": target.pipeline, "stage": target.stage, "was_pinned": was_pinned});
+    output::result(global.format, &document, |_| {
+        if was_pinned {
+            format!("the next build of {} runs {} if it has changed\n", target.pipeline, target.stage)
+        } else {
+            format!("{} of {} was not rolled back\n", target.stage, target.pipeline)
+        }
+    });
+    Ok(exit::OK)
+}
+
 /// The checkpoint that the user means.
 fn find(store: &Store, which: &Which) -> Result<Saved, RunError> {
+    store.checkpoint(&find_entry(store, which)?).map_err(failed)
+}
+
+/// Its entry, which there is even where the checkpoint is damaged.
+fn find_entry(store: &Store, which: &Which) -> Result<Entry, RunError> {
     let candidates: Vec<_> = store
-        .checkpoints()
+        .entries()
         .map_err(failed)?
         .into_iter()
-        .filter(|checkpoint| checkpoint.stage == which.stage)
-        .filter(|checkpoint| which.pipeline.as_ref().is_none_or(|pipeline| checkpoint.pipeline == *pipeline))
-        .filter(|checkpoint| which.digest.is_none_or(|digest| checkpoint.manifest == digest))
+        .filter(|entry| entry.note.role == Role::Checkpoint && entry.note.stage == which.stage)
+        .filter(|entry| which.pipeline.as_ref().is_none_or(|pipeline| entry.note.pipeline == *pipeline))
+        .filter(|entry| which.digest.is_none_or(|digest| entry.manifest == digest))
         .collect();
-    let mut pipelines: Vec<_> = candidates.iter().map(|checkpoint| &checkpoint.pipeline).collect();
-    pipelines.dedup();
-    if let [first, second, ..] = pipelines.as_slice() {
+    let pipelines: BTreeSet<_> = candidates.iter().map(|entry| &entry.note.pipeline).collect();
+    if pipelines.len() > 1 {
+        let names: Vec<_> = pipelines.iter().map(ToString::to_string).collect();
         return Err(failed(StoreError::NoSuchCheckpoint {
             what: format!(
-                "{} that is meant alone: {first} and {second} have one; say --pipeline",
-                which.stage
+                "{} that is meant alone: {} have one; say --pipeline",
+                which.stage,
+                names.join(" and ")
             ),
         }));
     }

@@ -2,7 +2,7 @@
 
 use isokiln_core::exit;
 use isokiln_core::units::show_size;
-use isokiln_engine::run::{Home, RunError};
+use isokiln_engine::run::{Home, RunError, verify as verify_store};
 use isokiln_engine::store::{GcReport, KeepRule, VerifyReport};
 
 use crate::args::{Format, Gc, Global};
@@ -10,10 +10,7 @@ use crate::output;
 
 pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
     let report = match Home::find(&global.dir) {
-        Some(home) => home
-            .store()?
-            .verify(|_| ())
-            .map_err(|source| RunError::Store { what: "the store cannot be verified".to_owned(), source })?,
+        Some(home) => verify_store(&home, super::tell_waiting)?,
         None => VerifyReport::default(),
     };
     output::result(global.format, &report, |report| {
@@ -22,8 +19,11 @@ pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
             report.blobs,
             show_size(report.bytes),
             report.manifests,
-            if report.damage.is_empty() { "all as they should be" } else { "DAMAGED" }
+            if report.is_clean() { "all as they should be" } else { "DAMAGED" }
         );
+        if let Some(problem) = &report.index {
+            text.push_str(&format!("  {problem}\n    written anew from the manifests; pins are lost\n"));
+        }
         for damage in &report.damage {
             text.push_str(&format!("  {}: {}\n", damage.blob, damage.problem));
             if !damage.stages.is_empty() {
@@ -31,11 +31,11 @@ pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
             }
         }
         if !report.damage.is_empty() {
-            text.push_str("the next build forgets what is damaged and makes it anew\n");
+            text.push_str("the next build makes anew what rests on this; isokiln gc frees its space\n");
         }
         text
     });
-    Ok(if report.damage.is_empty() { exit::OK } else { exit::NOT_READY })
+    Ok(if report.is_clean() { exit::OK } else { exit::NOT_READY })
 }
 
 pub(super) async fn run(global: &Global, args: &Gc) -> Result<u8, RunError> {

@@ -67,6 +67,11 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
     }
 }
 
+/// Says why nothing happens for now.
+fn tell_waiting(holder: &str) {
+    eprintln!("waiting for process {holder}, which writes to the same store");
+}
+
 /// isokiln's folder, made if need be.
 fn home(global: &Global) -> Result<Home, RunError> {
     Home::open(&global.dir)

@@ -15,6 +15,8 @@ pub struct Checkpoint {
     pub pipeline: PipelineName,
     /// Stage that made it.
     pub stage: StageName,
+    /// The stages that led to it, itself last.
+    pub chain: Vec<StageName>,
     /// What it depended on.
     pub inputs: StageInputs,
     /// Bottom to top.

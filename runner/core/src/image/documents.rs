@@ -28,6 +28,8 @@ const RUN: &str = "org.isokiln.run";
 const PINNED: &str = "org.isokiln.pinned";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const TITLE: &str = "org.opencontainers.image.title";
+/// Begins the history lines of a checkpoint; the stage's name follows.
+const CREATED_BY: &str = "isokiln stage ";
 
 /// The documents of one manifest, ready to be stored.
 #[derive(Debug, Clone)]
@@ -100,8 +102,9 @@ pub fn empty_index() -> Vec<u8> {
     index_document(&[])
 }
 
-/// Documents of a checkpoint. `stages` is the chain that led to it, each with whether it added a layer. They depend on nothing but the arguments: the same layers made from the
-/// same inputs are the same manifest on every machine.
+/// Documents of a checkpoint. `stages` is the chain that led to it, each with whether it added a layer.
+/// They depend on nothing but the arguments: the same layers made from the same inputs are the same
+/// manifest on every machine.
 pub fn checkpoint_documents(
     pipeline: &PipelineName,
     stages: &[(StageName, bool)],
@@ -115,7 +118,7 @@ pub fn checkpoint_documents(
         .map(|(stage, has_layer)| {
             HistoryBuilder::default()
                 .created(&*created)
-                .created_by(format!("isokiln stage {stage}"))
+                .created_by(format!("{CREATED_BY}{stage}"))
                 .empty_layer(!has_layer)
                 .build()
         })
@@ -274,6 +277,35 @@ impl Entry {
         }))
     }
 
+    /// The entry of a manifest that no index names any more, as far as its document tells; `known` are the
+    /// checkpoints recovered so far, because what a stage left names the checkpoint that it belongs to.
+    /// Neither pins nor boot reports are recovered.
+    pub fn recovered(manifest: Digest, document: &[u8], created: i64, known: &[Self]) -> Option<Self> {
+        let size = document.len() as u64;
+        let document = ImageManifest::from_reader(document).ok()?;
+        if document.artifact_type().as_ref().is_some_and(|kind| kind.to_string() == ARTIFACTS_TYPE) {
+            let subject = parse_digest(document.subject().as_ref()?).ok()?;
+            let owner = known.iter().find(|entry| entry.manifest == subject)?;
+            return Some(Self {
+                manifest,
+                size,
+                note: EntryNote { role: Role::Artifacts, ..owner.note.clone() },
+            });
+        }
+        let annotations = document.annotations().as_ref()?;
+        let inputs: StageInputs = serde_json::from_str(annotations.get(INPUTS)?).ok()?;
+        let note = EntryNote {
+            role: Role::Checkpoint,
+            key: inputs.key(),
+            pipeline: annotations.get(PIPELINE)?.parse().ok()?,
+            stage: annotations.get(STAGE)?.parse().ok()?,
+            run: "recovered".parse().ok()?,
+            created,
+            pinned: false,
+        };
+        Some(Self { manifest, size, note })
+    }
+
     /// The checkpoint that this entry's manifest and config documents describe.
     pub fn checkpoint(&self, manifest: &[u8], config: &[u8]) -> Result<Checkpoint, String> {
         let document = ImageManifest::from_reader(manifest).map_err(|error| error.to_string())?;
@@ -301,10 +333,15 @@ impl Entry {
             .as_ref()
             .and_then(|annotations| annotations.get(INPUTS))
             .ok_or_else(|| format!("annotation {INPUTS} is missing"))?;
+        let history = config.history().iter().flatten();
+        let chain = history
+            .filter_map(|step| step.created_by().as_deref()?.strip_prefix(CREATED_BY)?.parse().ok())
+            .collect();
         Ok(Checkpoint {
             manifest: self.manifest,
             pipeline: self.note.pipeline.clone(),
             stage: self.note.stage.clone(),
+            chain,
             inputs: serde_json::from_str(inputs).map_err(|error| error.to_string())?,
             layers,
             created: self.note.created,

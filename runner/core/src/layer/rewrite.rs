@@ -25,11 +25,21 @@ pub enum LayerError {
     #[error("the layer holds a sparse file in the old GNU format; re-create it with tar --format=posix")]
     OldSparse,
     /// A real file whose name OCI layers reserve.
-    #[error("{0} cannot be kept in an OCI layer: names that begin with .wh. mark deleted files; rename it")]
+    #[error("{0} cannot be kept in an OCI layer: names that begin with .wh. mark deleted files")]
     ReservedName(String),
+    /// A path that no file system call takes, so that the layer could not be unpacked.
+    #[error("a path of {0} bytes cannot be kept in a layer: the limit is {MAX_PATH}; it begins with {1}")]
+    LongPath(usize, String),
     /// `.wh..wh..opq` somewhere else than right after its directory.
     #[error("{0} does not follow its directory, which this reader needs")]
     StrayOpaque(String),
+}
+
+impl LayerError {
+    /// Whether the files themselves are at fault: no layer can hold them.
+    pub fn is_about_contents(&self) -> bool {
+        matches!(self, Self::ReservedName(_) | Self::LongPath(..))
+    }
 }
 
 /// What a layer holds.
@@ -42,6 +52,9 @@ pub struct Census {
     /// Directories whose earlier contents the layer hides.
     pub replaced: u64,
 }
+
+/// Longest path that Linux takes in one call, in bytes (PATH_MAX without its final zero).
+const MAX_PATH: usize = 4095;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -61,6 +74,10 @@ pub fn overlay_to_oci(source: impl Read, sink: impl Write) -> Result<Census, Lay
         let (parent, name) = split(&path);
         if name.starts_with(WHITEOUT) {
             return Err(LayerError::ReservedName(String::from_utf8_lossy(&path).into_owned()));
+        }
+        if path.len() > MAX_PATH {
+            let start = String::from_utf8_lossy(&path[..80]).into_owned();
+            return Err(LayerError::LongPath(path.len(), start));
         }
         if member.is_overlay_whiteout() {
             census.deleted += 1;

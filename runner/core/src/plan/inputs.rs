@@ -88,6 +88,26 @@ impl StageInputs {
     }
 }
 
+/// What a stage's script is told about the pipeline, as variables. All of it is part of the stage's key, so a
+/// script is told no more than its kind can need: what differs between pipelines that share their first
+/// stages goes only to kinds that use it.
+pub fn stage_variables(pipeline: &Pipeline, stage: &Stage) -> BTreeMap<&'static str, String> {
+    let system = &pipeline.system;
+    let mut variables = BTreeMap::from([
+        ("STAGE", stage.name.to_string()),
+        ("DISTRIBUTION", system.distribution.name().to_owned()),
+        ("SUITE", system.suite.clone()),
+        ("ARCHITECTURE", system.architecture.name().to_owned()),
+    ]);
+    if stage.archive {
+        variables.insert("COMPONENTS", system.components.join(","));
+    }
+    if stage.makes_artifacts {
+        variables.insert("PIPELINE", pipeline.name.to_string());
+    }
+    variables
+}
+
 /// Collects the inputs of a stage whose parent has the layers `parent`.
 pub fn stage_inputs(
     pipeline: &Pipeline,
@@ -105,13 +125,8 @@ pub fn stage_inputs(
     inputs.add(PARENT, if parent.is_empty() { "none".into() } else { Digest::of(chain).to_string() });
     inputs.add("network", stage.network.to_string());
     inputs.add("source date epoch", context.epoch.to_string());
-    let system = &pipeline.system;
-    inputs.add(
-        "system",
-        format!("{} {} {}", system.distribution.name(), system.suite, system.architecture.name()),
-    );
-    if stage.makes_artifacts {
-        inputs.add("pipeline name", pipeline.name.to_string());
+    for (variable, value) in stage_variables(pipeline, stage) {
+        inputs.add(variable.to_lowercase(), value);
     }
     for (name, value) in &stage.options.values {
         inputs.add(format!("option {name}"), value.to_string());

@@ -15,7 +15,7 @@ use crate::image::Checkpoint;
 use crate::names::StageName;
 use crate::pipeline::{Pipeline, Stage};
 
-pub use inputs::{BuildContext, Change, StageInputs, stage_inputs};
+pub use inputs::{BuildContext, Change, StageInputs, stage_inputs, stage_variables};
 
 /// What a build will do.
 #[derive(Debug, Clone, PartialEq)]

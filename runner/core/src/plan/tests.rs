@@ -68,6 +68,7 @@ impl Shelf {
                 manifest: digest,
                 pipeline: pipeline.name.clone(),
                 stage: stage.name.clone(),
+                chain: vec![stage.name.clone()],
                 inputs: inputs.clone(),
                 layers: layers.clone(),
                 created: 0,
@@ -161,6 +162,9 @@ fn each_input_changes_the_key_and_bears_its_name() {
         "file overlay"
     );
     assert_eq!(change(&|c| drop(c.environment.insert("TOKEN".into(), "secret".into()))), "environment TOKEN");
+    let renamed = Stage { name: "other".parse().unwrap(), ..stage.clone() };
+    let changes = stage_inputs(&pipeline, &renamed, &[], &context()).changes_since(&before);
+    assert_eq!(changes[0].input, "stage");
     let parent =
         stage_inputs(&pipeline, stage, &[DiffId(Digest::of("x"))], &context()).changes_since(&before);
     assert_eq!(parent[0].input, "parent");
@@ -182,6 +186,23 @@ fn a_stage_that_does_not_use_the_archive_ignores_its_state() {
     assert!(!inputs.0.keys().any(|name| name.starts_with("archive")));
     let base = stage_inputs(&pipeline, &pipeline.stages[0], &[], &context());
     assert!(base.0.contains_key("archive http://mirror.example.org/debian trixie"));
+}
+
+#[test]
+fn whatever_a_script_is_told_is_in_its_key() {
+    let mut pipeline = pipeline(SCRIPT);
+    pipeline.system.components = vec!["main".into(), "contrib".into()];
+    let mut seen = Vec::new();
+    for stage in &pipeline.stages {
+        let inputs = stage_inputs(&pipeline, stage, &[], &context());
+        for (variable, value) in stage_variables(&pipeline, stage) {
+            assert_eq!(inputs.0[&variable.to_lowercase()], value, "{} of {}", variable, stage.name);
+            seen.push(variable);
+        }
+    }
+    assert!(seen.contains(&"COMPONENTS"), "only the first stage uses the archive: {seen:?}");
+    assert!(!stage_variables(&pipeline, &pipeline.stages[1]).contains_key("COMPONENTS"));
+    assert!(!stage_variables(&pipeline, &pipeline.stages[0]).contains_key("PIPELINE"));
 }
 
 #[test]

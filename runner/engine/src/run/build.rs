@@ -96,7 +96,15 @@ impl Build {
     /// Runs every stage whose checkpoint is not there. What runs in the engine is gone afterwards,
     /// whatever happened.
     pub async fn run(self) -> Result<Outcome, RunError> {
-        let result = self.run_stages().await;
+        let result = loop {
+            match self.run_stages().await {
+                // The blob is out of the way; the next round does without what rests on it.
+                Err(RunError::DamagedCheckpoint { blob }) => {
+                    self.events.warn(format!("blob {blob} in the store is damaged"));
+                }
+                result => break result,
+            }
+        };
         let destroyed = self.sandbox.destroy().await;
         if let (Err(_), Err(error)) = (&result, &destroyed) {
             // The first error is the one to end with.
@@ -112,7 +120,13 @@ impl Build {
     }
 
     pub(super) fn count_artifacts(&self, paths: Vec<PathBuf>) {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).artifacts.extend(paths);
+        let artifacts = &mut self.outcome.lock().unwrap_or_else(PoisonError::into_inner).artifacts;
+        for path in paths {
+            // A second round delivers again what it finds.
+            if !artifacts.contains(&path) {
+                artifacts.push(path);
+            }
+        }
     }
 
     /// The stages up to the one that the caller wants, each after its parent.

@@ -12,33 +12,27 @@ use serde::Serialize;
 use super::error::RunError;
 use crate::store::{Store, StoreError};
 
-/// All checkpoints of a store, read once.
+/// The checkpoints of a store that a build can use, read once.
 pub(super) struct Shelf {
     checkpoints: Vec<(Digest, Checkpoint)>,
-    /// Blobs that checkpoints need and that are damaged or missing.
-    pub(super) broken: BTreeSet<Digest>,
 }
 
 impl Shelf {
     pub(super) fn load(store: &Store) -> Result<Self, RunError> {
-        let failed = "the store cannot be read";
-        let mut shelf = Self { checkpoints: Vec::new(), broken: BTreeSet::new() };
-        for entry in store.entries().map_err(RunError::store(failed))? {
-            if entry.note.role != Role::Checkpoint {
-                continue;
-            }
-            match store.checkpoint(&entry) {
-                Ok(checkpoint) => match checkpoint.layers.iter().find(|layer| !store.has(layer.digest)) {
-                    Some(layer) => drop(shelf.broken.insert(layer.digest)),
-                    None => shelf.checkpoints.push((entry.note.key, checkpoint)),
-                },
-                Err(error) => match error.broken_blob() {
-                    Some(blob) => drop(shelf.broken.insert(blob)),
-                    None => return Err(RunError::store(failed)(error)),
-                },
-            }
-        }
-        Ok(shelf)
+        let read = || -> Result<_, StoreError> {
+            let (usable, _) = store.sorted_out()?;
+            let with_files: BTreeSet<Digest> = usable
+                .iter()
+                .filter(|entry| entry.note.role == Role::Artifacts)
+                .map(|entry| entry.note.key)
+                .collect();
+            usable
+                .iter()
+                .filter(|entry| entry.note.role == Role::Checkpoint && with_files.contains(&entry.note.key))
+                .map(|entry| Ok((entry.note.key, store.checkpoint(entry)?)))
+                .collect()
+        };
+        read().map(|checkpoints| Self { checkpoints }).map_err(RunError::store("the store cannot be read"))
     }
 
     /// Whether there is a checkpoint of the stage that differs in nothing but its parent.
@@ -83,42 +77,44 @@ pub struct RollbackReport {
 /// Makes a checkpoint the one that the next build goes on from: it is pinned, so that it counts whatever
 /// has changed since, and everything that was built on top of the stage is forgotten.
 pub fn rollback(store: &Store, target: &Checkpoint) -> Result<RollbackReport, StoreError> {
-    let before = target.layers.len();
-    let siblings: Vec<Checkpoint> = store
+    let above: BTreeSet<(StageName, Digest)> = store
         .checkpoints()?
         .into_iter()
-        .filter(|checkpoint| checkpoint.pipeline == target.pipeline)
+        .filter(|checkpoint| checkpoint.pipeline == target.pipeline && checkpoint.stage != target.stage)
+        .filter(|checkpoint| checkpoint.chain.contains(&target.stage))
+        .map(|checkpoint| (checkpoint.stage, checkpoint.inputs.key()))
         .collect();
-    let tops: Vec<_> = siblings
-        .iter()
-        .filter(|checkpoint| checkpoint.stage == target.stage)
-        .filter_map(|checkpoint| checkpoint.layers.last().map(|layer| layer.diff_id))
-        .collect();
-    // Built on top: any checkpoint of another stage that contains one of this stage's layers.
-    let above: Vec<(Digest, StageName)> = siblings
-        .iter()
-        .filter(|checkpoint| checkpoint.stage != target.stage && checkpoint.layers.len() >= before)
-        .filter(|checkpoint| {
-            checkpoint.layers[before - 1..].iter().any(|layer| tops.contains(&layer.diff_id))
-        })
-        .map(|checkpoint| (checkpoint.manifest, checkpoint.stage.clone()))
-        .collect();
-    let stages: Vec<StageName> = above.iter().map(|(_, stage)| stage.clone()).collect();
-    store.retain(|entry| {
-        let of_pipeline = entry.note.pipeline == target.pipeline;
-        !(of_pipeline && stages.contains(&entry.note.stage) && entry.note.role != Role::BootReport)
+    let gone = store.retain(|entry| {
+        entry.note.pipeline != target.pipeline
+            || entry.note.role == Role::BootReport
+            || !above.contains(&(entry.note.stage.clone(), entry.note.key))
     })?;
     store.edit(|entry| {
         if entry.note.pipeline == target.pipeline && entry.note.stage == target.stage {
             entry.note.pinned = entry.note.role == Role::Checkpoint && entry.manifest == target.manifest;
         }
     })?;
-    let mut forgotten = stages;
-    forgotten.dedup();
+    let mut forgotten: Vec<StageName> = Vec::new();
+    for entry in gone {
+        if !forgotten.contains(&entry.note.stage) {
+            forgotten.push(entry.note.stage);
+        }
+    }
     Ok(RollbackReport {
         pipeline: target.pipeline.clone(),
         stage: target.stage.clone(),
         manifest: target.manifest,
         forgotten,
     })
+}
+
+/// Ends a rollback: the stage's checkpoints count by their keys again. Tells whether it was rolled back.
+pub fn unpin(store: &Store, pipeline: &PipelineName, stage: &StageName) -> Result<bool, StoreError> {
+    let mut was_pinned = false;
+    store.edit(|entry| {
+        if entry.note.pipeline == *pipeline && entry.note.stage == *stage {
+            was_pinned |= std::mem::take(&mut entry.note.pinned);
+        }
+    })?;
+    Ok(was_pinned)
 }

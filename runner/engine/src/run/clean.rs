@@ -16,7 +16,7 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::docker::{
     BuilderDefinition, DockerSandbox, Engine, builder_images, orphaned_volumes, remove_builder_image, sweep,
 };
-use crate::store::{GcReport, KeepRule};
+use crate::store::{GcReport, KeepRule, VerifyReport};
 
 /// What a clean-up removed.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -29,6 +29,18 @@ pub struct CleanReport {
     pub images: Vec<String>,
     /// Folders on this machine.
     pub folders: Vec<String>,
+}
+
+/// Checks every byte of a store. Where something is wrong, sees to it that the next build makes it anew;
+/// `waiting` is told who writes to the store meanwhile.
+pub fn verify(home: &Home, waiting: impl FnOnce(&str)) -> Result<VerifyReport, RunError> {
+    let store = home.store()?;
+    let report = store.verify(|_| ()).map_err(RunError::store("the store cannot be verified"))?;
+    if !report.is_clean() {
+        let _lock = home.lock(waiting)?;
+        store.repair(&report).map_err(RunError::store("the store cannot be repaired"))?;
+    }
+    Ok(report)
 }
 
 impl Session {

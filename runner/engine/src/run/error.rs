@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use isokiln_core::boot::NotAnIso;
 use isokiln_core::diagnostic::Diagnostics;
+use isokiln_core::digest::Digest;
 use isokiln_core::exit;
 use isokiln_core::names::StageName;
 use isokiln_core::units::show_size;
@@ -96,15 +97,11 @@ pub enum RunError {
         /// What happened.
         source: StoreError,
     },
-    /// A checkpoint was found damaged, and forgotten.
-    #[error("stage {stage} cannot go on: {damaged} in the store is damaged")]
+    /// A blob was found damaged and set aside; the build plans again.
+    #[error("blob {blob} in the store is damaged")]
     DamagedCheckpoint {
-        /// The stage that needed it.
-        stage: StageName,
         /// The blob.
-        damaged: String,
-        /// The stages whose checkpoints rested on it.
-        forgotten: Vec<String>,
+        blob: Digest,
     },
     /// A stage failed.
     #[error("stage {stage} failed: {cause}")]
@@ -177,10 +174,7 @@ impl RunError {
             Self::Archive { source, .. } => Some(archive_hint(source)),
             Self::Sandbox { source, .. } => sandbox_hint(source),
             Self::Store { source, .. } => store_hint(source),
-            Self::DamagedCheckpoint { forgotten, .. } => Some(format!(
-                "the damaged checkpoints were forgotten ({}); build again: it continues from the last one that is whole",
-                forgotten.join(", ")
-            )),
+            Self::DamagedCheckpoint { .. } => Some("build again: it makes anew what is damaged".to_owned()),
             Self::Folder { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some(full_disk_hint())
             }
@@ -238,10 +232,14 @@ fn store_hint(error: &StoreError) -> Option<String> {
     Some(match error {
         full if full.is_disk_full() => full_disk_hint(),
         StoreError::Damaged { .. } | StoreError::Missing { .. } => {
-            "isokiln verify says which checkpoints are damaged; isokiln checkpoint rm STAGE removes them"
-                .to_owned()
+            "isokiln verify says which checkpoints are damaged; isokiln build makes them anew".to_owned()
         }
-        StoreError::BadDocument { .. } => "isokiln verify checks the whole store".to_owned(),
+        StoreError::BadDocument { .. } => {
+            "isokiln checkpoint rm STAGE removes a checkpoint; isokiln build makes it anew".to_owned()
+        }
+        StoreError::BadIndex { .. } => {
+            "isokiln verify writes the index anew from the checkpoints themselves".to_owned()
+        }
         StoreError::NoSuchCheckpoint { .. } => {
             "isokiln checkpoint list shows those that there are".to_owned()
         }

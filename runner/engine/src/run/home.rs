@@ -36,7 +36,7 @@ impl Home {
     /// The folder, only if it is there: commands that look must not leave anything.
     pub fn find(root: &Path) -> Option<Self> {
         let root = fs::canonicalize(root).ok()?;
-        root.join("store/index.json").is_file().then_some(Self { root })
+        root.join("store").is_dir().then_some(Self { root })
     }
 
     /// The folder itself.
@@ -117,11 +117,16 @@ impl RunFolder {
         self.path.join("run.json")
     }
 
+    /// Path of the file for a stage's output.
+    pub(super) fn log_path(&self, stage: &StageName) -> PathBuf {
+        self.path.join("stages").join(stage.as_str()).join("log")
+    }
+
     /// The file for a stage's output.
     pub(super) fn log(&self, stage: &StageName) -> Result<(PathBuf, File), RunError> {
-        let folder = self.path.join("stages").join(stage.as_str());
-        let path = folder.join("log");
-        let file = fs::create_dir_all(&folder).and_then(|()| File::create(&path));
+        let path = self.log_path(stage);
+        let folder = path.parent().unwrap_or(&self.path);
+        let file = fs::create_dir_all(folder).and_then(|()| File::create(&path));
         file.map(|file| (path.clone(), file)).map_err(|source| self.error(&path, source))
     }
 

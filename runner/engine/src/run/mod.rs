@@ -26,8 +26,8 @@ mod unpack;
 
 pub use boot_test::TestRequest;
 pub use build::{Build, BuildOptions, Outcome};
-pub use checkpoints::{RollbackReport, rollback};
-pub use clean::CleanReport;
+pub use checkpoints::{RollbackReport, rollback, unpin};
+pub use clean::{CleanReport, verify};
 pub use clock::{Clock, SystemClock};
 pub use doctor::{Diagnosis, Health};
 pub use error::RunError;

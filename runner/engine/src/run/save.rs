@@ -108,6 +108,11 @@ impl Build {
         let done = flow.done.await;
         let stored = match (stored, done) {
             (Ok(stored), Ok(())) => stored,
+            // What the script made is at fault, not the store.
+            (Err(StoreError::Layer(error)), _) if error.is_about_contents() => {
+                let hint = "let the stage remove it or give it another name, then build again".to_owned();
+                return Err(self.failed(stage, error.to_string(), Some(hint), Vec::new()));
+            }
             // A full disk here breaks the pipe there; a tar that fails there cuts the stream short here.
             (Err(error), _) if !matches!(error, StoreError::Layer(LayerError::CutShort)) => {
                 return Err(RunError::store(what())(error));

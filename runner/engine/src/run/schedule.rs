@@ -95,18 +95,21 @@ impl Build {
         first_error.map_or(Ok(()), Err)
     }
 
+    /// The checkpoints that are usable; those that are not are forgotten first.
     fn load_shelf(&self) -> Result<Shelf, RunError> {
-        let mut shelf = Shelf::load(&self.store)?;
-        for blob in std::mem::take(&mut shelf.broken) {
-            let gone =
-                self.store.forget_blob(blob).map_err(RunError::store("the store cannot be repaired"))?;
-            let names: Vec<_> = gone.iter().map(|entry| entry.note.stage.to_string()).collect();
-            self.events.warn(format!(
-                "{blob} is damaged or missing; forgot the checkpoints of {}",
-                names.join(", ")
-            ));
+        self.forget_damaged()?;
+        Shelf::load(&self.store)
+    }
+
+    /// Takes out of the index what the store no longer has whole, and says so.
+    pub(super) fn forget_damaged(&self) -> Result<(), RunError> {
+        let gone = self.store.forget_damaged().map_err(RunError::store("the store cannot be repaired"))?;
+        if let Some((_, reason)) = gone.first() {
+            let mut stages: Vec<_> = gone.iter().map(|(entry, _)| entry.note.stage.to_string()).collect();
+            stages.dedup();
+            self.events.warn(format!("{reason}; what rests on it is made anew: {}", stages.join(", ")));
         }
-        Ok(shelf)
+        Ok(())
     }
 }
 
@@ -221,7 +224,7 @@ impl Schedule<'_> {
         let entry =
             build.store.find(Role::Artifacts, checkpoint.inputs.key()).map_err(RunError::store(what()))?;
         let Some(entry) = entry else { return Ok(None) };
-        let files = build.store.files(&entry).map_err(|error| build.damaged(stage, error))?;
+        let files = build.store.files(&entry).map_err(|error| build.damaged(what(), error))?;
         build.events.emit(Event::StageHit {
             stage: stage.name.clone(),
             manifest: checkpoint.manifest,
@@ -229,9 +232,7 @@ impl Schedule<'_> {
         });
         match build.deliver(stage, &files) {
             Ok(paths) => build.count_artifacts(paths),
-            Err(RunError::Store { source, .. }) if source.broken_blob().is_some() => {
-                return Err(build.damaged(stage, source));
-            }
+            Err(RunError::Store { what, source }) => return Err(build.damaged(what, source)),
             Err(error) => return Err(error),
         }
         let chain = build.chain(stage, parent);

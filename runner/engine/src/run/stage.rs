@@ -1,12 +1,12 @@
 //! Running one stage's script.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use isokiln_core::event::Event;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Stage;
+use isokiln_core::plan::stage_variables;
 use tokio::sync::mpsc;
 
 use super::build::Build;
@@ -56,7 +56,7 @@ impl Build {
             }
             let failure =
                 explain(end.exit, heard.failed, end.free, &stage.limits, stage.network, &heard.tail);
-            let failed = self.failed(stage, failure.cause, failure.hint, &log_path, heard.tail);
+            let failed = self.failed(stage, failure.cause, failure.hint, heard.tail);
             dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
             return Err(failed);
         }
@@ -72,19 +72,18 @@ impl Build {
         Ok(Ran { dismissed: end.dismissed, artifacts: end.artifacts })
     }
 
-    fn failed(
+    pub(super) fn failed(
         &self,
         stage: &Stage,
         cause: String,
         hint: Option<String>,
-        log: &Path,
         tail: Vec<String>,
     ) -> RunError {
         self.events.emit(Event::StageFailed {
             stage: stage.name.clone(),
             cause: cause.clone(),
             hint: hint.clone(),
-            log: log.display().to_string(),
+            log: self.run.log_path(&stage.name).display().to_string(),
             tail,
         });
         RunError::Stage { stage: stage.name.clone(), cause, hint }
@@ -92,18 +91,11 @@ impl Build {
 
     fn spec(&self, stage: &Stage, trees: Vec<Tree>) -> StageSpec {
         let kind = self.kind(stage);
-        let system = &self.project.pipeline.system;
-        let mut environment: BTreeMap<String, String> = [
-            ("PIPELINE", self.project.pipeline.name.to_string()),
-            ("STAGE", stage.name.to_string()),
-            ("DISTRIBUTION", system.distribution.name().to_owned()),
-            ("SUITE", system.suite.clone()),
-            ("ARCHITECTURE", system.architecture.name().to_owned()),
-            ("COMPONENTS", system.components.join(",")),
-            ("ISOKILN_ENVIRONMENT", stage.environment.join(" ")),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
+        let mut environment: BTreeMap<String, String> = stage_variables(&self.project.pipeline, stage)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        environment.insert("ISOKILN_ENVIRONMENT".to_owned(), stage.environment.join(" "));
         for name in PROXY_VARIABLES {
             if let Ok(value) = std::env::var(name) {
                 environment.insert(name.to_owned(), value);

@@ -49,7 +49,7 @@ impl Build {
                 (Ok(_) | Err(StoreError::Layer(LayerError::Write(_))), Err(error)) => {
                     return Err(RunError::sandbox(what())(error));
                 }
-                (Err(error), _) => return Err(self.damaged(stage, error)),
+                (Err(error), _) => return Err(self.damaged(what(), error)),
             }
             self.sandbox.settle(layer.diff_id).await.map_err(RunError::sandbox(what()))?;
             self.events.emit(Event::LayerRestored {
@@ -61,20 +61,12 @@ impl Build {
         Ok(())
     }
 
-    /// Forgets checkpoints that rest on a broken blob, so that the next build does without them.
-    pub(super) fn damaged(&self, stage: &Stage, error: StoreError) -> RunError {
-        let what = format!("the layers for stage {} cannot be unpacked", stage.name);
+    /// The error for something in the store that cannot be read. A damaged blob is set aside, so that the
+    /// build can plan again without it.
+    pub(super) fn damaged(&self, what: String, error: StoreError) -> RunError {
         let Some(blob) = error.broken_blob() else { return RunError::store(what)(error) };
-        match self.store.forget_blob(blob) {
-            Ok(gone) => {
-                let mut forgotten: Vec<_> = gone.iter().map(|entry| entry.note.stage.to_string()).collect();
-                forgotten.dedup();
-                RunError::DamagedCheckpoint {
-                    stage: stage.name.clone(),
-                    damaged: blob.to_string(),
-                    forgotten,
-                }
-            }
+        match self.store.set_aside(blob) {
+            Ok(()) => RunError::DamagedCheckpoint { blob },
             Err(error) => RunError::store(what)(error),
         }
     }

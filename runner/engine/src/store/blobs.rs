@@ -12,7 +12,17 @@ use super::{IoContext, Store, StoreError};
 
 /// Begins the names of files that are still being written. A writer that died leaves them behind;
 /// the next garbage collection takes them away.
-pub(super) const TEMPORARY: &str = ".tmp-";
+const TEMPORARY: &str = ".tmp-";
+/// Begins the names of damaged blobs; the next garbage collection takes them away too.
+pub(super) const ASIDE: &str = ".damaged-";
+
+/// A file where blobs lie.
+pub(super) struct BlobFile {
+    pub(super) path: PathBuf,
+    /// Absent for what is left of writing and of damage.
+    pub(super) digest: Option<Digest>,
+    pub(super) size: u64,
+}
 
 /// A blob being written; without [`BlobWriter::finish`] nothing remains of it.
 pub(super) struct BlobWriter<'s> {
@@ -39,11 +49,10 @@ impl Store {
     /// Stores bytes; gives their digest.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        let path = self.blob_path(digest);
-        if fs::metadata(&path).is_ok_and(|there| there.len() == bytes.len() as u64) {
-            return Ok(digest);
+        // What is there may be damaged; writing it again makes it whole.
+        if self.get(digest).is_err() {
+            self.replace(&self.blob_path(digest), bytes)?;
         }
-        self.replace(&path, bytes)?;
         Ok(digest)
     }
 
@@ -92,9 +101,34 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a blob is there, unchecked.
-    pub fn has(&self, digest: Digest) -> bool {
-        self.blob_path(digest).is_file()
+    /// Every file where blobs lie, with its bytes: blobs by digest, and what is left of writing and of damage.
+    pub(super) fn blob_files(&self) -> Result<Vec<BlobFile>, StoreError> {
+        let folder = self.blob_folder();
+        let mut files = Vec::new();
+        for file in fs::read_dir(&folder).on("read", &folder)? {
+            let file = file.on("read", &folder)?;
+            let path = file.path();
+            let size = match file.metadata() {
+                Ok(facts) => facts.len(),
+                // A writer has just given it its name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).on("read", &path),
+            };
+            let name = file.file_name().to_string_lossy().into_owned();
+            let digest = format!("sha256:{name}").parse().ok();
+            let leftover = [TEMPORARY, ASIDE].iter().any(|start| name.starts_with(start));
+            if digest.is_none() && !leftover {
+                tracing::warn!("{} is not a blob", path.display());
+                continue;
+            }
+            files.push(BlobFile { path, digest, size });
+        }
+        Ok(files)
+    }
+
+    /// Every blob with its bytes.
+    pub(super) fn blobs(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        Ok(self.blob_files()?.iter().filter_map(|file| Some((file.digest?, file.size))).collect())
     }
 
     /// Replaces a file in one step.

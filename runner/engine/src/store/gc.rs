@@ -1,13 +1,11 @@
 //! `isokiln gc`: what nobody needs any more.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isokiln_core::digest::Digest;
 use isokiln_core::image::{Entry, Role};
 use serde::Serialize;
 
-use super::blobs::TEMPORARY;
 use super::{IoContext, Store, StoreError};
 
 /// Which checkpoints stay.
@@ -34,12 +32,13 @@ pub struct GcReport {
 }
 
 impl Store {
-    /// Forgets checkpoints that the rule does not keep, with their artifacts and reports, and deletes
-    /// the blobs that nothing refers to. The caller holds the writer lock.
+    /// Forgets checkpoints that the rule does not keep or that are damaged, with their artifacts and reports,
+    /// and deletes the blobs that nothing refers to. The caller holds the writer lock.
     pub fn collect(&self, rule: KeepRule, dry_run: bool) -> Result<GcReport, StoreError> {
         let mut report = GcReport::default();
         let mut counts: BTreeMap<(u8, String), usize> = BTreeMap::new();
-        let entries = self.entries()?;
+        let (entries, damaged) = self.sorted_out()?;
+        let name = |entry: &Entry| format!("{}/{}", entry.note.pipeline, entry.note.stage);
         let keeps: Vec<bool> = entries
             .iter()
             .rev()
@@ -51,7 +50,7 @@ impl Store {
                     // Reports are per ISO and machine, and small: as many again as machines there may be.
                     Role::BootReport => return true,
                 };
-                let count = counts.entry((role, format!("{}/{}", note.pipeline, note.stage))).or_default();
+                let count = counts.entry((role, name(entry))).or_default();
                 *count += 1;
                 *count <= rule.newest || note.pinned
             })
@@ -61,40 +60,30 @@ impl Store {
             .collect();
         let (kept, gone): (Vec<_>, Vec<_>) = entries.into_iter().zip(keeps).partition(|(_, keep)| *keep);
         let kept: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
-        report.entries =
-            gone.iter().map(|(entry, _)| format!("{}/{}", entry.note.pipeline, entry.note.stage)).collect();
+        let gone: Vec<Entry> = damaged
+            .into_iter()
+            .map(|(entry, _)| entry)
+            .chain(gone.into_iter().map(|(entry, _)| entry))
+            .collect();
+        report.entries = gone.iter().map(name).collect();
 
-        let mut needed: Vec<Digest> = Vec::new();
+        let mut needed: BTreeSet<Digest> = BTreeSet::new();
         for entry in &kept {
-            needed.push(entry.manifest);
-            // A manifest that cannot be read protects nothing, but neither does it stop the collection.
-            if let Ok(manifest) = self.get(entry.manifest)
-                && let Ok(blobs) = Entry::references(&manifest)
-            {
-                needed.extend(blobs.into_iter().map(|(digest, _)| digest));
-            }
+            needed.insert(entry.manifest);
+            needed.extend(self.references(entry)?.into_iter().map(|(digest, _)| digest));
         }
-        needed.sort();
         if !dry_run && !gone.is_empty() {
-            let manifests: Vec<_> = kept.iter().map(|entry| entry.manifest).collect();
-            self.retain(|entry| manifests.contains(&entry.manifest))?;
+            self.write_entries(&kept)?;
         }
-        let folder = self.blob_folder();
-        for file in fs::read_dir(&folder).on("read", &folder)? {
-            let file = file.on("read", &folder)?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            let digest: Option<Digest> = format!("sha256:{name}").parse().ok();
-            let unneeded = match digest {
-                Some(digest) => needed.binary_search(&digest).is_err(),
-                None => name.starts_with(TEMPORARY),
-            };
-            if unneeded {
-                report.files += 1;
-                report.bytes += file.metadata().on("read", &file.path())?.len();
-                report.blobs.extend(digest);
-                if !dry_run {
-                    self.disk.remove(&file.path()).on("remove", &file.path())?;
-                }
+        for file in self.blob_files()? {
+            if file.digest.is_some_and(|digest| needed.contains(&digest)) {
+                continue;
+            }
+            report.files += 1;
+            report.bytes += file.size;
+            report.blobs.extend(file.digest);
+            if !dry_run {
+                self.disk.remove(&file.path).on("remove", &file.path)?;
             }
         }
         Ok(report)

@@ -87,12 +87,10 @@ impl Store {
     /// Writes a layer, checked, to `sink` as the tar of an overlay lower directory. What was written
     /// counts only if this succeeds.
     pub fn restore_layer(&self, layer: &LayerBlob, sink: impl Write) -> Result<Census, StoreError> {
-        let path = self.blob_path(layer.digest);
         match oci_to_overlay(self.layer_reader(layer)?, sink) {
             Ok(census) => Ok(census),
-            Err(LayerError::Read(error)) => Err(StoreError::from_read(error, &path)),
-            // Damage also shows as a stream that makes no sense: ask the digest.
-            Err(LayerError::Write(error)) => Err(LayerError::Write(error).into()),
+            Err(error @ LayerError::Write(_)) => Err(error.into()),
+            // Damage shows in many ways before the end is reached: ask the digest.
             Err(error) => match self.check(layer.digest)? {
                 true => Err(error.into()),
                 false => Err(StoreError::Damaged { digest: layer.digest }),

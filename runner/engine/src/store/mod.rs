@@ -23,6 +23,7 @@ use isokiln_core::layer::LayerError;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use gc::{GcReport, KeepRule};
+pub use index::DamagedEntry;
 pub use layers::{Compression, LayerReader, StoredLayer};
 pub use lock::WriterLock;
 pub use verify::{Damage, VerifyReport};
@@ -51,6 +52,14 @@ pub enum StoreError {
     Missing {
         /// Its digest.
         digest: Digest,
+    },
+    /// The index is missing or cannot be understood.
+    #[error("{} is damaged: {reason}", path.display())]
+    BadIndex {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A document cannot be understood.
     #[error("{} is not a document of this store: {reason}", path.display())]
@@ -91,6 +100,11 @@ impl StoreError {
             _ => None,
         }
     }
+
+    /// Whether something in the store is not as it was written. What rests on it can only be made anew.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Missing { .. } | Self::BadDocument { .. })
+    }
 }
 
 /// Adds what was tried and on what.
@@ -127,7 +141,8 @@ impl Store {
             store.replace(&layout, &isokiln_core::image::oci_layout())?;
         }
         let index = store.index_path();
-        if !index.exists() {
+        // Where there are blobs the index was lost: an empty one would have all of them collected.
+        if !index.exists() && store.blob_files()?.is_empty() {
             store.replace(&index, &isokiln_core::image::empty_index())?;
         }
         Ok(store)

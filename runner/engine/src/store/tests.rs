@@ -123,7 +123,7 @@ fn a_truncated_and_a_missing_blob_are_found() {
     let store = Store::open(folder.path()).unwrap();
     let base = add(&store, "base", "one", &[]).unwrap();
     let path = store.blob_path(base[0].digest);
-    for length in [0, 10, fs::metadata(&path).unwrap().len() - 1] {
+    for length in [0, 2, 10, fs::metadata(&path).unwrap().len() - 1] {
         let whole = fs::read(&path).unwrap();
         overwrite(&path, &whole[..length as usize]);
         let error = restore(&store, &base[0]).unwrap_err();
@@ -143,13 +143,53 @@ fn what_rests_on_a_broken_blob_is_forgotten_and_the_rest_stays() {
     let base = add(&store, "base", "one", &[]).unwrap();
     let desktop = add(&store, "desktop", "two", &base).unwrap();
     flip(&store, desktop[1].digest);
-    let gone = store.forget_blob(desktop[1].digest).unwrap();
+    store.set_aside(desktop[1].digest).unwrap();
+    let gone = store.forget_damaged().unwrap();
     assert_eq!(gone.len(), 1);
     assert_eq!(store.checkpoints().unwrap().len(), 1);
     assert_eq!(problems(&store), [""; 0]);
     // Made anew, it is whole again.
     add(&store, "desktop", "two", &base).unwrap();
     assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_document_that_is_damaged_is_whole_when_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    add(&store, "base", "one", &[]).unwrap();
+    let manifest = store.entries().unwrap()[0].manifest;
+    flip(&store, manifest);
+    assert_eq!(problems(&store).len(), 1);
+    add(&store, "base", "one", &[]).unwrap();
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_store_that_has_lost_its_index_takes_no_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "one", &[]).unwrap();
+    fs::remove_file(store.index_path()).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert!(matches!(store.collect(KeepRule { newest: 1 }, false), Err(StoreError::BadIndex { .. })));
+    let report = store.verify(|_| ()).unwrap();
+    assert!(report.index.is_some() && report.damage.is_empty());
+    store.repair(&report).unwrap();
+    assert_eq!(store.checkpoints().unwrap()[0].layers, base);
+    assert!(store.verify(|_| ()).unwrap().is_clean());
+}
+
+#[test]
+fn a_new_checkpoint_ends_the_rollback_of_its_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    add(&store, "base", "one", &[]).unwrap();
+    add(&store, "other", "x", &[]).unwrap();
+    store.edit(|entry| entry.note.pinned = true).unwrap();
+    add(&store, "base", "two", &[]).unwrap();
+    let pinned = store.entries().unwrap().into_iter().filter(|entry| entry.note.pinned);
+    assert_eq!(pinned.map(|entry| entry.note.stage.to_string()).collect::<Vec<_>>(), ["other"]);
 }
 
 #[test]
@@ -163,12 +203,12 @@ fn collection_keeps_the_newest_the_pinned_and_what_they_rest_on() {
     fs::write(store.blob_folder().join(".tmp-1-1"), "left behind").unwrap();
 
     let plan = store.collect(KeepRule { newest: 1 }, true).unwrap();
-    assert!(store.has(second[0].digest), "a dry run removes nothing");
+    assert!(store.blob_path(second[0].digest).is_file(), "a dry run removes nothing");
     let report = store.collect(KeepRule { newest: 1 }, false).unwrap();
     assert_eq!(plan, report);
     assert_eq!(report.entries, ["demo/base"]);
-    assert!(!store.has(second[0].digest));
-    assert!(store.has(first[0].digest) && store.has(third[0].digest));
+    assert!(!store.blob_path(second[0].digest).is_file());
+    assert!(store.blob_path(first[0].digest).is_file() && store.blob_path(third[0].digest).is_file());
     assert!(!store.blob_folder().join(".tmp-1-1").exists());
     assert_eq!(problems(&store), [""; 0]);
     assert_eq!(store.collect(KeepRule { newest: 1 }, false).unwrap(), GcReport::default());

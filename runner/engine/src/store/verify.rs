@@ -1,17 +1,15 @@
 //! `isokiln verify`: every byte against its digest.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Read;
 use std::sync::Mutex;
 use std::thread;
 
 use isokiln_core::digest::{DiffId, Digest, Hasher};
-use isokiln_core::image::{Entry, LayerBlob, Role};
+use isokiln_core::image::{LayerBlob, Role};
 use serde::Serialize;
 
-use super::blobs::TEMPORARY;
-use super::{IoContext, Store, StoreError};
+use super::{Store, StoreError};
 
 /// What `verify` found.
 #[derive(Debug, Default, Serialize)]
@@ -22,8 +20,17 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Checkpoints and other manifests followed.
     pub manifests: usize,
-    /// What is wrong; empty where all is well.
+    /// What is wrong with the index; absent where it is well. Manifests are then looked for among the blobs.
+    pub index: Option<String>,
+    /// What is wrong with blobs; empty where all is well.
     pub damage: Vec<Damage>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.index.is_none() && self.damage.is_empty()
+    }
 }
 
 /// Something wrong with the store.
@@ -41,10 +48,14 @@ impl Store {
     /// Reads the whole store: every blob against its name, every manifest against its blobs, every
     /// layer against its diff-id. `progress` is told the bytes read since the last time.
     pub fn verify(&self, progress: impl Fn(u64) + Sync) -> Result<VerifyReport, StoreError> {
-        let entries = self.entries()?;
+        let (entries, index) = match self.entries() {
+            Ok(entries) => (entries, None),
+            Err(error @ StoreError::BadIndex { .. }) => (self.recovered_entries()?, Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
         let mut users: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
         let mut layers: BTreeMap<Digest, LayerBlob> = BTreeMap::new();
-        let mut report = VerifyReport { manifests: entries.len(), ..VerifyReport::default() };
+        let mut report = VerifyReport { manifests: entries.len(), index, ..VerifyReport::default() };
         let mut bad: BTreeMap<Digest, String> = BTreeMap::new();
         for entry in &entries {
             let user = format!("{}/{}", entry.note.pipeline, entry.note.stage);
@@ -55,12 +66,10 @@ impl Store {
                 }
             };
             use_blob(entry.manifest);
-            match self.get(entry.manifest) {
-                Ok(manifest) => match Entry::references(&manifest) {
-                    Ok(blobs) => blobs.iter().for_each(|(digest, _)| use_blob(*digest)),
-                    Err(reason) => drop(bad.insert(entry.manifest, reason)),
-                },
+            match self.references(entry) {
+                Ok(blobs) => blobs.iter().for_each(|(digest, _)| use_blob(*digest)),
                 Err(error) if error.broken_blob().is_some() => continue,
+                Err(error) if error.is_damage() => drop(bad.insert(entry.manifest, error.to_string())),
                 Err(error) => return Err(error),
             }
             if entry.note.role == Role::Checkpoint {
@@ -73,17 +82,7 @@ impl Store {
                 }
             }
         }
-        let mut present: Vec<(Digest, u64)> = Vec::new();
-        let folder = self.blob_folder();
-        for file in fs::read_dir(&folder).on("read", &folder)? {
-            let file = file.on("read", &folder)?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            if let Ok(digest) = format!("sha256:{name}").parse() {
-                present.push((digest, file.metadata().on("read", &file.path())?.len()));
-            } else if !name.starts_with(TEMPORARY) {
-                tracing::warn!("{} is not a blob", file.path().display());
-            }
-        }
+        let mut present = self.blobs()?;
         for digest in users.keys() {
             if !present.iter().any(|(there, _)| there == digest) {
                 bad.insert(*digest, "the blob is missing".to_owned());
@@ -116,6 +115,23 @@ impl Store {
             .map(|(blob, problem)| Damage { blob, stages: users.remove(&blob).unwrap_or_default(), problem })
             .collect();
         Ok(report)
+    }
+
+    /// Sees to it that the next build makes anew what is damaged: blobs with wrong bytes are set aside, and
+    /// an index that is lost is written anew from the manifests. The caller holds the writer lock; what
+    /// another process has repaired since the report is left alone.
+    pub fn repair(&self, report: &VerifyReport) -> Result<(), StoreError> {
+        for damage in &report.damage {
+            match self.check(damage.blob) {
+                Ok(true) | Err(StoreError::Missing { .. }) => {}
+                Ok(false) => self.set_aside(damage.blob)?,
+                Err(error) => return Err(error),
+            }
+        }
+        match self.entries() {
+            Err(StoreError::BadIndex { .. }) => self.write_entries(&self.recovered_entries()?),
+            other => other.map(drop),
+        }
     }
 
     fn problem_of(&self, digest: Digest, layer: Option<&LayerBlob>) -> Option<String> {

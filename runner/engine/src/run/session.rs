@@ -102,7 +102,10 @@ impl Session {
                 events: self.events.clone(),
                 cancel: self.cancel.clone(),
             };
-            let code = self.test_artifacts(home, &prepared.project, &tests, &outcome, testing).await?;
+            let code = self.test_artifacts(home, &prepared.project, &tests, &outcome, testing).await;
+            let destroyed = tests.destroy().await;
+            let code = code?;
+            destroyed?;
             if code.is_none() && prepared.project.pipeline.boot_test.is_some() && !is_partial {
                 self.events
                     .warn("[boot-test] has tested nothing: no stage has left a file that ends in .iso");
@@ -149,10 +152,8 @@ impl Session {
                 now: self.clock.seconds(),
                 retest: testing == Testing::Always,
             });
-            let reports = test_iso(tests, &request, memory.as_ref()).await;
-            let destroyed = tests.destroy().await;
-            verdicts.extend(reports?.iter().map(|report| report.verdict));
-            destroyed?;
+            let reports = test_iso(tests, &request, memory.as_ref()).await?;
+            verdicts.extend(reports.iter().map(|report| report.verdict));
         }
         Ok(verdicts.into_iter().max().map(exit::of_verdict))
     }

@@ -158,31 +158,14 @@ fn a_hundred_megabytes_of_output_are_logged_in_little_memory() {
         "yes 'a line of a talkative program, as long as such lines are' | head -c {BYTES}; echo; echo the end >&2; exit 4"
     );
     let project = Project::tiny(&script("noisy", &text));
-    let mut running = project.start(&["build", "pipeline.toml", "--no-test"]);
-    let id = running.id();
-    let mut peak = 0;
-    // The peak only grows: what was read last before the end counts.
-    while let Some(now) = peak_memory(id) {
-        peak = peak.max(now);
-        if running.stderr().contains("FAILED") {
-            break;
-        }
-        std::thread::yield_now();
-    }
-    running.wait_until_it_says("noisy: the script ended with status 4");
-    let told = running.wait().expect_code(1).says("the end").says("| a line of a talkative program");
+    let told = project.build(&[]).expect_code(1).says("noisy: the script ended with status 4");
+    let told = told.says("| the end").says("| a line of a talkative program");
+    let peak = told.peak_memory;
     assert!(peak > 1 << 20 && peak < 100 << 20, "{peak} bytes of memory\n{told}");
     let log = project.home().join("latest/stages/noisy/log");
     let size = fs::metadata(&log).expect("a log").len();
     assert_eq!(size, BYTES + 1 + 8, "the log is complete");
     expect_whole(&project);
-}
-
-/// Peak of a process's memory in bytes; `None` once it has ended.
-fn peak_memory(id: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") << 10)
 }
 
 #[test]

@@ -162,7 +162,8 @@ leave_rootfs() {
 # Lists are kept by sources, because apt cleans up what its sources do not name.
 _lend_packages() {
     local sources lists
-    sources=$(find "$ROOTFS"/etc/apt/sources.list* -type f -exec cat {} + 2>/dev/null | sha256sum)
+    # A root file system without apt has none.
+    sources=$({ find "$ROOTFS"/etc/apt/sources.list* -type f -exec cat {} + 2>/dev/null || true; } | sha256sum)
     lists=$CACHE/lists/${sources:0:16}
     mkdir -p "$lists" "$ROOTFS/var/lib/apt/lists" "$ROOTFS/var/cache/apt/archives"
     borrow_debs "$ISOKILN_DEBS"

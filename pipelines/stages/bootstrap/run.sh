@@ -74,7 +74,9 @@ with_debootstrap() {
         --keyring="$keyring" --cache-dir="$ISOKILN_DEBS" "${extra[@]}" "$SUITE" "$ROOTFS" ${uri:+"$uri"} || return
     cp "$sources" "$ROOTFS/etc/apt/sources.list"
     enter_rootfs
-    apt update && apt dist-upgrade && prune_slim
+    apt update && apt dist-upgrade || return
+    leave_rootfs
+    prune_slim
 }
 
 borrow_debs "$ISOKILN_DEBS"

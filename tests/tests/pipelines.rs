@@ -41,7 +41,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         added: "[[stage]]\nname = \"x\"\nuses = \"pakages\"\n",
         at: "\"pakages\"",
-        says: &["unknown stage kind \"pakages\"", "did you mean \"packages\"?", "valid: bootstrap, files"],
+        says: &["unknown stage kind \"pakages\"", "did you mean \"packages\"?", "valid: bootstrap, "],
     },
     Mistake {
         added: "[[stage]]\nname = \"x\"\nuses = \"packages\"\nwith = { instal = [\"vim\"] }\n",

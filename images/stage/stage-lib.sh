@@ -2,7 +2,7 @@
 #
 # Given: ROOTFS (the mounted tree), OPTIONS (JSON file), INPUTS (folder with what path options name),
 # ARTIFACTS (folder for files that leave the build), CACHE (kept between builds), SOURCE_DATE_EPOCH,
-# PIPELINE, STAGE, DISTRIBUTION, SUITE, ARCHITECTURE, SOURCES_LIST.
+# PIPELINE, STAGE, DISTRIBUTION, SUITE, ARCHITECTURE, COMPONENTS (separated by commas).
 
 # --- talking to isokiln -------------------------------------------------------------------------
 # Messages are lines that begin with a byte and a word that no other program prints.
@@ -45,7 +45,13 @@ report_space() {
 report_script() { _message "{\"script_microseconds\":$((${2/[.,]/} - ${1/[.,]/}))}"; }
 
 # Tells which files the stage leaves.
-report_artifacts() { _message "$(jq -cn '{artifacts: $ARGS.positional}' --args -- $(ls "$1"))"; }
+report_artifacts() {
+    local names=() other
+    other=$(find "$1" -mindepth 1 -maxdepth 1 ! -type f -printf '%f' -quit)
+    [[ ! $other ]] || fail "the stage leaves \"$other\" in ARTIFACTS, which is not a file" "leave plain files there; pack a folder with tar"
+    mapfile -t -d '' names < <(find "$1" -type f -printf '%f\0' | LC_ALL=C sort -z)
+    _message "$(jq -cn '{artifacts: $ARGS.positional}' --args -- "${names[@]}")"
+}
 
 # --- options ------------------------------------------------------------------------------------
 
@@ -85,11 +91,22 @@ enter_rootfs() {
     mount -t tmpfs -o mode=1777 tmpfs "$ROOTFS/tmp"
     _lend_resolver
     if [[ $ISOKILN_ARCHIVE = yes ]]; then _lend_packages; fi
-    # Maintainer scripts must not start services.
-    if [[ -d $ROOTFS/usr/sbin && ! -e $ROOTFS/usr/sbin/policy-rc.d ]]; then
-        printf '#!/bin/sh\nexit 101\n' >"$ROOTFS/usr/sbin/policy-rc.d"
-        chmod 755 "$ROOTFS/usr/sbin/policy-rc.d"
-    fi
+    _lend_policy
+}
+
+# Maintainer scripts must not start services. The file's time tells it from one that the project brings.
+_policy_time=101
+_lend_policy() {
+    local file=$ROOTFS/usr/sbin/policy-rc.d
+    [[ -d $ROOTFS/usr/sbin && ! -e $file && ! -L $file ]] || return 0
+    printf '#!/bin/sh\nexit 101\n' >"$file"
+    chmod 755 "$file"
+    touch --date="@$_policy_time" "$file"
+}
+
+_return_policy() {
+    local file=$ROOTFS/usr/sbin/policy-rc.d
+    [[ ! -e $file || $(stat --format=%Y "$file") != "$_policy_time" ]] || rm "$file"
 }
 
 # Lets the root file system use the container's name resolution, without a trace in it.
@@ -114,16 +131,30 @@ _lend_resolver() {
     fi
 }
 
-leave_rootfs() {
-    local mount process
-    # A service that was started after all would keep the tree busy.
-    for process in /proc/[0-9]*; do
-        if [[ $process/root -ef $ROOTFS ]]; then kill -KILL "${process#/proc/}"; fi
+# Ends the processes that run in the root file system, and waits until they are gone.
+_end_processes() {
+    local process left=yes
+    while [[ $left ]]; do
+        left=
+        for process in /proc/[0-9]*; do
+            if [[ $process/root -ef $ROOTFS ]]; then
+                left=yes
+                kill -KILL "${process#/proc/}" 2>/dev/null || true
+            fi
+        done
+        [[ ! $left ]] || sleep 0.02
     done
+}
+
+leave_rootfs() {
+    local mount
+    # A service that was started after all would keep the tree busy.
+    _end_processes
     for mount in etc/resolv.conf var/cache/apt/archives var/lib/apt/lists "${_isokiln_mounts[@]}"; do
         mountpoint --quiet "$ROOTFS/$mount" && umount --recursive --lazy "$ROOTFS/$mount"
     done
     [[ ! -e /isokiln/lent-resolver ]] || rm -f "$ROOTFS/etc/resolv.conf"
+    _return_policy
     [[ ! -d $ISOKILN_DEBS ]] || return_debs "$ISOKILN_DEBS"
 }
 
@@ -131,7 +162,8 @@ leave_rootfs() {
 # Lists are kept by sources, because apt cleans up what its sources do not name.
 _lend_packages() {
     local sources lists
-    sources=$(find "$ROOTFS"/etc/apt/sources.list* -type f -exec cat {} + 2>/dev/null | sha256sum)
+    # A root file system without apt has none.
+    sources=$({ find "$ROOTFS"/etc/apt/sources.list* -type f -exec cat {} + 2>/dev/null || true; } | sha256sum)
     lists=$CACHE/lists/${sources:0:16}
     mkdir -p "$lists" "$ROOTFS/var/lib/apt/lists" "$ROOTFS/var/cache/apt/archives"
     borrow_debs "$ISOKILN_DEBS"

@@ -18,6 +18,25 @@ if enabled slim; then
     )
 fi
 
+# Puts the options where dpkg finds them, now and in later stages.
+write_slim() {
+    ((${#slim[@]})) || return 0
+    mkdir -p "$ROOTFS/etc/dpkg/dpkg.cfg.d"
+    printf '%s\n' "${slim[@]}" >"$ROOTFS/etc/dpkg/dpkg.cfg.d/isokiln-slim"
+}
+
+# Removes what debootstrap has unpacked before there was a dpkg to leave it out. Folders stay, as with dpkg.
+prune_slim() {
+    local option out=() but=()
+    for option in "${slim[@]}"; do
+        case $option in
+            path-exclude=*) out+=(-o -path "$ROOTFS${option#*=}") ;;
+            path-include=*) but+=(! -path "$ROOTFS${option#*=}") ;;
+        esac
+    done
+    ((${#out[@]} == 0)) || find "$ROOTFS/usr/share" ! -type d \( "${out[@]:1}" \) "${but[@]}" -delete
+}
+
 explain() {
     local line
     line=$(grep -m1 -E '^(E: [^s]|Err:|W: Failure|.*(NO_PUBKEY|not signed|invalid))' /isokiln/bootstrap.log) || true
@@ -50,11 +69,14 @@ with_debootstrap() {
     [[ $variant = standard ]] && base=
     uri=$(awk -v suite="$SUITE" '$1 == "deb" && $3 == suite { print $2; exit }' "$sources")
     ((${#include[@]})) && extra=(--include="$(IFS=,; echo "${include[*]}")")
+    write_slim
     debootstrap --arch="$ARCHITECTURE" ${base:+--variant="$base"} --components="$COMPONENTS" \
-        --keyring="$keyring" --cache-dir="$ISOKILN_DEBS" "${extra[@]}" "$SUITE" "$ROOTFS" ${uri:+"$uri"}
+        --keyring="$keyring" --cache-dir="$ISOKILN_DEBS" "${extra[@]}" "$SUITE" "$ROOTFS" ${uri:+"$uri"} || return
     cp "$sources" "$ROOTFS/etc/apt/sources.list"
     enter_rootfs
-    apt update && apt dist-upgrade
+    apt update && apt dist-upgrade || return
+    leave_rootfs
+    prune_slim
 }
 
 borrow_debs "$ISOKILN_DEBS"
@@ -69,8 +91,6 @@ echo localhost >"$ROOTFS/etc/hostname"
 rm -f "$ROOTFS"/etc/resolv.conf "$ROOTFS"/etc/apt/apt.conf.d/99mmdebstrap \
     "$ROOTFS"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
 : >"$ROOTFS/etc/machine-id"
-if ((${#slim[@]})); then
-    printf '%s\n' "${slim[@]}" >"$ROOTFS/etc/dpkg/dpkg.cfg.d/isokiln-slim"
-fi
+write_slim
 record_packages "$ARTIFACTS/$STAGE.packages.tsv"
 note "$(wc -l <"$ARTIFACTS/$STAGE.packages.tsv") packages installed"

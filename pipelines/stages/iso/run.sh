@@ -1,4 +1,5 @@
-name=$PIPELINE
+name=$(option name)
+name=${name:-$PIPELINE}
 tree=/isokiln/iso
 label=$(option label)
 label=${label:-$(tr 'a-z.-' 'A-Z__' <<<"$PIPELINE" | cut -c 1-32)}
@@ -6,6 +7,7 @@ title=$(option title)
 title=${title:-$PIPELINE}
 timeout=$(option timeout)
 option_list exclude exclude
+[[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$ ]] || fail "name \"$name\" is not valid" "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
 [[ $label =~ ^[A-Z0-9_]{1,32}$ ]] || fail "label \"$label\" is not valid" "use up to 32 capital letters, digits and '_'"
 
 case $DISTRIBUTION in

@@ -7,6 +7,7 @@ kernel=$(option kernel)
 option_list groups groups
 
 [[ $hostname =~ ^[a-zA-Z0-9]([a-zA-Z0-9-]{0,62})$ ]] || fail "hostname \"$hostname\" is not valid" "use letters, digits and '-'"
+[[ $user || $DISTRIBUTION = debian ]] || fail "casper always makes a user" "give the option user a name"
 [[ $user =~ ^([a-z_][a-z0-9_-]{0,31})?$ ]] || fail "user \"$user\" is not valid" "use lower-case letters, digits, '-' and '_'"
 
 packages=(systemd-sysv dbus udev zstd)
@@ -74,7 +75,7 @@ case $DISTRIBUTION in
         ;;
     ubuntu)
         printf 'export USERNAME="%s"\nexport USERFULLNAME="%s"\nexport HOST="%s"\nexport BUILD_SYSTEM="Ubuntu"\nexport FLAVOUR="%s"\n' \
-            "${user:-ubuntu}" "$(option user-fullname | tr -d '"$`\\')" "$hostname" "$hostname" >"$ROOTFS/etc/casper.conf"
+            "$user" "$(option user-fullname | tr -d '"$`\\')" "$hostname" "$hostname" >"$ROOTFS/etc/casper.conf"
         ;;
 esac
 

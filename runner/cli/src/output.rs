@@ -1,8 +1,11 @@
 //! Where output goes: JSON to standard output, words for people to standard error.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
+use isokiln_core::exit;
 use isokiln_engine::kinds::KindError;
 use isokiln_engine::run::RunError;
 use serde::Serialize;
@@ -30,6 +33,27 @@ pub(crate) fn print(text: &str) {
     if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
         // Nobody reads any more.
     }
+}
+
+/// Prints what is wrong with the command line, or the help that was asked for; gives the exit code.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell if this fails.
+    drop(error.print());
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<_> = std::env::args_os().collect();
+    let asks = |pair: &[OsString]| pair[0] == "--format" && pair[1] == "json";
+    if words.windows(2).any(asks) || words.iter().any(|word| word == "--format=json") {
+        let text = error.to_string();
+        let mut paragraphs = text.trim_start_matches("error: ").splitn(2, "\n\n");
+        let message = paragraphs.next().unwrap_or_default().trim();
+        let hint = paragraphs.next().map(str::trim);
+        json_line(&json!({"error": {
+            "message": message, "causes": [], "hint": hint, "exit_code": exit::USAGE, "diagnostics": [],
+        }}));
+    }
+    ExitCode::from(exit::USAGE)
 }
 
 /// Prints an error: what, why, what next.

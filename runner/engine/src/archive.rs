@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use isokiln_core::archive::{
-    AptSource, ArchiveState, ArchiveSuite, Part, Release, candidates, parse_sources, serves,
+    AptSource, ArchiveState, ArchiveSuite, Part, Release, candidates, may_have, parse_sources, serves,
 };
 use isokiln_core::digest::Digest;
 use isokiln_core::pipeline::System;
@@ -152,59 +152,114 @@ pub fn host_sources(etc: &Path) -> Vec<AptSource> {
     sources
 }
 
-/// Asks which state the archive is in: for the suite itself, its updates and its security updates.
+/// Asks which state the archive is in: for the suite itself, its updates and its security updates. `warn` is
+/// told of mirrors of the pipeline that did not answer and were done without.
 pub async fn archive_state(
     fetch: &dyn Fetch,
     system: &System,
     host: &[AptSource],
+    warn: &(dyn Fn(String) + Sync),
 ) -> Result<ArchiveState, ArchiveError> {
-    let parts = Part::ALL.map(|part| find_part(fetch, system, host, part));
-    let found = try_join_all(parts).await?;
-    Ok(ArchiveState(found.into_iter().flatten().collect()))
+    let answers = try_join_all(Part::ALL.map(|part| ask_for(fetch, system, host, part))).await?;
+    let mut passed_over: Vec<&Silent> = Vec::new();
+    let mut suites: Vec<ArchiveSuite> = Vec::new();
+    for answer in &answers {
+        let is_new = |silent: &&Silent| !passed_over.iter().any(|other| other.uri == silent.uri);
+        match &answer.found {
+            Some(suite) => suites.push(suite.clone()),
+            // To guess what a silent archive has would change the result.
+            None => {
+                match answer.silent.iter().filter(is_new).find(|silent| answer.needs(silent, system, host)) {
+                    Some(silent) => return Err(silent.error()),
+                    None if answer.part == Part::Main => return Err(answer.no_suite(system)),
+                    None => {}
+                }
+            }
+        }
+        let mirrors = answer.silent.iter().filter(|silent| system.mirrors.contains(&silent.uri));
+        for silent in mirrors.filter(is_new).collect::<Vec<_>>() {
+            warn(format!("{}; going on without it", silent.error()));
+        }
+        passed_over.extend(&answer.silent);
+    }
+    Ok(ArchiveState(suites))
 }
 
-async fn find_part(
+/// What came of asking for a part of the archive.
+struct Answer {
+    part: Part,
+    found: Option<ArchiveSuite>,
+    /// Archives that did not answer.
+    silent: Vec<Silent>,
+    /// Archives that answered that they do not have it.
+    without: Vec<String>,
+}
+
+/// An archive that did not answer, and why.
+struct Silent {
+    uri: String,
+    reason: String,
+}
+
+impl Silent {
+    fn error(&self) -> ArchiveError {
+        ArchiveError::Unreachable { uri: self.uri.clone(), reason: self.reason.clone() }
+    }
+}
+
+impl Answer {
+    /// Whether this silence leaves it open if there is such a part.
+    fn needs(&self, silent: &Silent, system: &System, host: &[AptSource]) -> bool {
+        may_have(system, host, self.part, &silent.uri) || (self.part == Part::Main && self.without.is_empty())
+    }
+
+    fn no_suite(&self, system: &System) -> ArchiveError {
+        ArchiveError::NoSuite {
+            distribution: system.distribution.name(),
+            suite: self.part.suite(&system.suite),
+            asked: self.without.join(", "),
+        }
+    }
+}
+
+async fn ask_for(
     fetch: &dyn Fetch,
     system: &System,
     host: &[AptSource],
     part: Part,
-) -> Result<Option<ArchiveSuite>, ArchiveError> {
-    let distribution = system.distribution.name();
+) -> Result<Answer, ArchiveError> {
     let suite = part.suite(&system.suite);
     let uris = candidates(system, host, part);
     if uris.is_empty() {
-        return Err(ArchiveError::NoMirror { distribution });
+        return Err(ArchiveError::NoMirror { distribution: system.distribution.name() });
     }
-    let mut unreachable = None;
-    for uri in &uris {
-        let answer = match fetch.fetch(&format!("{uri}/dists/{suite}/InRelease")).await {
-            Ok(answer) => answer,
+    let mut answer = Answer { part, found: None, silent: Vec::new(), without: Vec::new() };
+    for uri in uris {
+        let release = match fetch.fetch(&format!("{uri}/dists/{suite}/InRelease")).await {
             Err(reason) => {
-                unreachable.get_or_insert(ArchiveError::Unreachable { uri: uri.clone(), reason });
+                answer.silent.push(Silent { uri, reason });
                 continue;
             }
+            Ok(None) => None,
+            Ok(Some(bytes)) => {
+                let release = Release::parse(&String::from_utf8_lossy(&bytes)).ok();
+                release.filter(|release| serves(release, system.distribution, &suite)).map(|r| (r, bytes))
+            }
         };
-        let Some(bytes) = answer else { continue };
-        let Ok(release) = Release::parse(&String::from_utf8_lossy(&bytes)) else { continue };
-        if serves(&release, system.distribution, &suite) {
-            let components = components(system, &release, part, &suite)?;
-            return Ok(Some(ArchiveSuite {
-                uri: uri.clone(),
-                suite,
-                components,
-                digest: Digest::of(&bytes),
-                date: release.date,
-            }));
-        }
+        let Some((release, bytes)) = release else {
+            answer.without.push(uri);
+            continue;
+        };
+        answer.found = Some(ArchiveSuite {
+            uri,
+            components: components(system, &release, part, &suite)?,
+            suite,
+            digest: Digest::of(&bytes),
+            date: release.date,
+        });
+        break;
     }
-    match unreachable {
-        // An archive that is silent may have the part or not: to guess would change the result.
-        Some(error) => Err(error),
-        None if part == Part::Main => {
-            Err(ArchiveError::NoSuite { distribution, suite, asked: uris.join(", ") })
-        }
-        None => Ok(None),
-    }
+    Ok(answer)
 }
 
 /// The components to use: all must be in the main suite, the others offer what they have of them.
@@ -239,7 +294,12 @@ mod tests {
     use wiremock::matchers::{method, path};
     use wiremock::{Mock, MockServer, ResponseTemplate};
 
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// Nothing listens there.
+    const NOBODY: &str = "http://127.0.0.1:9/debian";
 
     fn system(mirrors: Vec<String>) -> System {
         System {
@@ -263,7 +323,7 @@ mod tests {
 
     async fn state(server: &MockServer) -> Result<ArchiveState, ArchiveError> {
         let fetch = HttpFetch::new().unwrap();
-        archive_state(&fetch, &system(vec![format!("{}/debian", server.uri())]), &[]).await
+        archive_state(&fetch, &system(vec![format!("{}/debian", server.uri())]), &[], &|_| ()).await
     }
 
     #[tokio::test]
@@ -319,11 +379,52 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_told_with_the_systems_words() {
         let fetch = HttpFetch::new().unwrap();
-        let error =
-            archive_state(&fetch, &system(vec!["http://127.0.0.1:9/debian".into()]), &[]).await.unwrap_err();
+        let nobody = system(vec![NOBODY.into()]);
+        let error = archive_state(&fetch, &nobody, &[], &|_| ()).await.unwrap_err();
         assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
-        let error = archive_state(&fetch, &system(vec![]), &[]).await.unwrap_err();
+        let error = archive_state(&fetch, &system(vec![]), &[], &|_| ()).await.unwrap_err();
         assert!(matches!(error, ArchiveError::NoMirror { .. }));
+    }
+
+    /// Serves the suite alone: no updates, no security updates.
+    async fn lone_suite() -> MockServer {
+        let server = MockServer::start().await;
+        let text = release("trixie", "main non-free-firmware");
+        serve(&server, "/debian/dists/trixie/InRelease", ResponseTemplate::new(200).set_body_string(text))
+            .await;
+        server
+    }
+
+    #[tokio::test]
+    async fn a_mirror_of_the_pipeline_that_is_silent_is_done_without_but_not_without_a_word() {
+        let server = lone_suite().await;
+        let fetch = HttpFetch::new().unwrap();
+        let warnings = Mutex::new(Vec::new());
+        let system = system(vec![NOBODY.into(), format!("{}/debian", server.uri())]);
+        let state = archive_state(&fetch, &system, &[], &|text| warnings.lock().unwrap().push(text)).await;
+        assert_eq!(state.unwrap().0.len(), 1);
+        let warnings = warnings.into_inner().unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains(NOBODY) && warnings[0].contains("going on without it"), "{warnings:?}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_archive_counts_where_it_may_have_the_part() {
+        let server = lone_suite().await;
+        let fetch = HttpFetch::new().unwrap();
+        let ask = async |sources: String, suite: &str| {
+            let mut system = system(vec![]);
+            system.suite = suite.to_owned();
+            archive_state(&fetch, &system, &parse_sources(&sources, false), &|_| ()).await
+        };
+        let own = format!("deb {}/debian trixie main\n", server.uri());
+        let third = format!("{own}deb {NOBODY} cloud main\n");
+        assert_eq!(ask(third.clone(), "trixie").await.unwrap().0.len(), 1);
+        assert!(matches!(ask(third, "trixi").await, Err(ArchiveError::NoSuite { .. })));
+        let security = format!("{own}deb {NOBODY} bookworm-security main\n");
+        assert!(matches!(ask(security, "trixie").await, Err(ArchiveError::Unreachable { .. })));
+        let alone = format!("deb {NOBODY} sid main\n");
+        assert!(matches!(ask(alone, "trixie").await, Err(ArchiveError::Unreachable { .. })));
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! `isokiln build`.
 
-use isokiln_engine::run::{BuildOptions, RunError, Testing};
+use isokiln_engine::run::{BuildOptions, Project, RunError, Testing};
 use isokiln_engine::store::Compression;
 
 use crate::args::{Build, Global, LayerCompression};
 
 pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
+    // What is wrong with the file is told before anything is made, isokiln's folder included.
+    let project = Project::load(&args.file)?;
     let session = super::session(global.format)?;
     let options = BuildOptions {
         until: args.until,
@@ -21,5 +23,5 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
         (false, true) => Testing::Always,
         (false, false) => Testing::AsNeeded,
     };
-    session.build(&super::home(global)?, &args.file, options, testing).await
+    session.build(&super::home(global)?, project, options, testing).await
 }

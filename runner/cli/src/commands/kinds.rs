@@ -1,7 +1,6 @@
 //! `isokiln kinds`.
 
 use isokiln_core::kind::{Kind, OptionSpec, Privilege, RootfsUse};
-use isokiln_core::suggest::nearest;
 use isokiln_engine::kinds::Kinds as KindSet;
 use isokiln_engine::run::RunError;
 use serde_json::{Value, json};
@@ -29,13 +28,10 @@ pub(super) fn run(global: &Global, args: &Kinds) -> Result<u8, RunError> {
             output::result(global.format, &as_json(kind), |_| explain(kind));
             Ok(isokiln_core::exit::OK)
         }
-        None => {
-            let names = kinds.catalog.names();
-            let near = nearest(name.as_str(), names.iter().copied());
-            let meant = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            eprintln!("error: unknown stage kind {:?}{meant}\nvalid: {}", name.as_str(), names.join(", "));
-            Ok(isokiln_core::exit::USAGE)
-        }
+        None => Err(RunError::NoSuchKind {
+            given: name.to_string(),
+            known: kinds.catalog.names().into_iter().map(str::to_owned).collect(),
+        }),
     }
 }
 
@@ -46,7 +42,8 @@ fn as_json(kind: &Kind) -> Value {
         .map(|option| {
             json!({
                 "name": option.name, "type": option.option_type.name(), "default": option.default,
-                "required": option.required, "choices": option.choices, "help": option.help,
+                "required": option.required, "unique": option.unique, "choices": option.choices,
+                "help": option.help,
             })
         })
         .collect();
@@ -91,6 +88,9 @@ fn traits(option: &OptionSpec) -> String {
         _ if option.required => text.push_str(", required"),
         Some(default) => text.push_str(&format!(", default {default}")),
         None => {}
+    }
+    if option.unique {
+        text.push_str(", not the same in two stages");
     }
     format!("({text})")
 }

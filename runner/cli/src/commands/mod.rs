@@ -29,8 +29,10 @@ pub(crate) fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .without_time()
         .init();
-    // clap's own exit code for a wrong command line is 2 as well.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

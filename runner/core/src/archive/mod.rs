@@ -96,6 +96,22 @@ pub fn candidates(system: &System, host: &[AptSource], part: Part) -> Vec<String
     unique
 }
 
+/// Whether an archive that says nothing may have a part of the distribution. The pipeline's mirrors may; of
+/// the host's, those that its sources use for such a part. Third parties have neither updates nor security
+/// updates, and for their sake no build must fail.
+pub fn may_have(system: &System, host: &[AptSource], part: Part, uri: &str) -> bool {
+    let is_its_kind = |suite: &str| match part {
+        Part::Main => suite == system.suite || suite.ends_with("-updates") || suite.ends_with("-security"),
+        Part::Updates => suite.ends_with("-updates"),
+        Part::Security => suite.ends_with("-security"),
+    };
+    system.mirrors.iter().any(|mirror| mirror == uri)
+        || host.iter().any(|source| {
+            source.uris.iter().any(|other| other == uri)
+                && source.suites.iter().any(|suite| is_its_kind(suite))
+        })
+}
+
 /// Whether a Release file is the one asked for, and not a third party's with the same suite name.
 pub fn serves(release: &Release, distribution: Distribution, suite: &str) -> bool {
     release.origin == distribution.origin() && (release.codename == suite || release.suite == suite)
@@ -141,6 +157,20 @@ mod tests {
         let uris = candidates(&system(&[]), &host, Part::Security);
         assert_eq!(uris[0], "http://mirror.example.org/debian-security");
         assert!(!uris.iter().any(|uri| uri.contains("cloud")), "no main component there");
+    }
+
+    #[test]
+    fn the_silence_of_a_third_party_means_nothing() {
+        let host = parse_sources(&format!("{HOST}deb http://third.example.org/x cloud main\n"), false);
+        let system = system(&["http://near.example.net/debian"]);
+        let may_have = |part, uri| may_have(&system, &host, part, uri);
+        for part in Part::ALL {
+            assert!(may_have(part, "http://near.example.net/debian"), "{part:?}");
+            assert!(!may_have(part, "http://third.example.org/x"), "{part:?}");
+        }
+        assert!(may_have(Part::Updates, "http://mirror.example.org/debian"));
+        assert!(!may_have(Part::Security, "http://mirror.example.org/debian"));
+        assert!(may_have(Part::Security, "http://mirror.example.org/debian-security"));
     }
 
     #[test]

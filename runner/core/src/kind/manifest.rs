@@ -22,6 +22,8 @@ pub struct OptionSpec {
     pub required: bool,
     /// The only values allowed; empty where any will do.
     pub choices: Vec<String>,
+    /// Whether no two stages of a pipeline may have the same value, because files are named after it.
+    pub unique: bool,
     /// One sentence or two.
     pub help: String,
 }
@@ -122,6 +124,7 @@ fn read_spec(name: &str, mut table: Table<'_>, out: &mut Diagnostics) -> Option<
         table.missing("help", "help = \"What it changes\"", out);
     }
     let required = table.boolean("required", out).is_some_and(|value| value.value);
+    let unique = table.boolean("unique", out).is_some_and(|value| value.value);
     let choices: Vec<_> =
         table.strings("choices", out).unwrap_or_default().into_iter().map(|choice| choice.value).collect();
     let default = table.any("default");
@@ -131,6 +134,7 @@ fn read_spec(name: &str, mut table: Table<'_>, out: &mut Diagnostics) -> Option<
         default: None,
         required,
         choices,
+        unique,
         help: help?.value,
     };
     spec.default = default.and_then(|value| read_value(&spec, value, out)).map(|value| value.0);
@@ -162,6 +166,7 @@ mod tests {
             type = "string"
             choices = ["red", "green"]
             required = true
+            unique = true
             help = "Second."
             "#,
         )
@@ -171,6 +176,7 @@ mod tests {
         let names: Vec<_> = kind.options.iter().map(|option| option.name.as_str()).collect();
         assert_eq!(names, ["zebra", "apple"], "options keep the order of the file");
         assert_eq!(kind.options[0].default, Some(serde_json::json!(["a"])));
+        assert_eq!(kind.options.iter().map(|option| option.unique).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]

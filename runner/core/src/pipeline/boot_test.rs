@@ -6,6 +6,9 @@ use crate::names::ProfileName;
 use crate::table::{Table, integer, unknown, wrong_type};
 use crate::units::parse_size;
 
+/// Processors that a machine can have.
+const CPUS: std::ops::RangeInclusive<u32> = 1..=256;
+
 /// `[boot-test]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BootTest {
@@ -58,11 +61,12 @@ impl BootTest {
         }
         let memory = table.read("memory", out, parse_size);
         let cpus = table.any("cpus").and_then(|value| {
-            let cpus = integer(value.get_ref()).and_then(|cpus| u32::try_from(cpus).ok()).filter(|n| *n > 0);
-            if cpus.is_none() {
-                out.push(wrong_type(value, "a whole number of at least 1", "cpus in [boot-test]"));
+            match integer(value.get_ref()).map(u32::try_from) {
+                Some(Ok(cpus)) if CPUS.contains(&cpus) => return Some(cpus),
+                Some(_) => out.push(Diagnostic::new("cpus must be from 1 to 256", value.span())),
+                None => out.push(wrong_type(value, "a whole number", "cpus in [boot-test]")),
             }
-            cpus
+            None
         });
         table.finish(out);
         (out.0.len() == before).then_some(Self { profiles, checks, memory, cpus })

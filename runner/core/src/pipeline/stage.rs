@@ -80,7 +80,30 @@ pub(super) fn read_stages(
     if drafts.len() < items.len() {
         return None;
     }
+    find_equals(&drafts, kinds, out);
     order::resolve(drafts, out)
+}
+
+/// Stages of one kind must differ in the options that the kind declares unique.
+fn find_equals(drafts: &[Draft], kinds: &KindCatalog, out: &mut Diagnostics) {
+    for (index, draft) in drafts.iter().enumerate() {
+        let Some(kind) = kinds.get(draft.stage.kind.as_str()) else { continue };
+        for option in kind.options.iter().filter(|option| option.unique) {
+            let value = |draft: &Draft| draft.stage.options.values.get(&option.name).cloned();
+            let same = |other: &&Draft| other.stage.kind == kind.name && value(other) == value(draft);
+            if let Some(first) = drafts[..index].iter().find(same) {
+                let (first, second) = (first.stage.name.as_str(), draft.stage.name.as_str());
+                let message = format!(
+                    "stages {first:?} and {second:?} of kind {} need different values of the option {:?}",
+                    kind.name, option.name
+                );
+                out.push(
+                    Diagnostic::new(message, draft.name_span.clone())
+                        .help(format!("add for example: with = {{ {} = {second:?} }}", option.name)),
+                );
+            }
+        }
+    }
 }
 
 fn read_stage(

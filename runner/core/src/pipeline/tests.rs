@@ -33,7 +33,8 @@ fn kinds() -> KindCatalog {
             declare("script", "summary = \"s\"\n[options.run]\ntype = \"string\"\nrequired = true\nhelp = \"h\"\n"),
             declare(
                 "iso",
-                "summary = \"s\"\nrootfs = \"read\"\n[options.level]\ntype = \"integer\"\ndefault = 15\nhelp = \"h\"\n",
+                "summary = \"s\"\nrootfs = \"read\"\n[options.level]\ntype = \"integer\"\ndefault = 15\nhelp = \"h\"\n\
+                 [options.name]\ntype = \"string\"\ndefault = \"\"\nunique = true\nhelp = \"h\"\n",
             ),
         ]
         .into(),
@@ -156,6 +157,10 @@ fn every_mistake_is_named_with_its_place_and_the_nearest_name() {
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios\"]\n",
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\nchecks = [\"wifi\"]\n",
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = []\n",
+        "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[[stage]]\nname = \"j\"\nuses = \"iso\"\n",
+        "[[stage]]\nname = \"x\"\nrun = \"true\"\nlimits = { cpus = 99999 }\n",
+        "[[stage]]\nname = \"x\"\nrun = \"true\"\nlimits = { memory = \"1MiB\" }\n",
+        "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\ncpus = 0\n",
         "[stag]\n",
         "x = \n",
     ];

@@ -51,6 +51,7 @@ impl Build {
             .iter()
             .map(|file| {
                 let path = folder.join(&file.name);
+                self.claim(stage, &path)?;
                 self.store
                     .materialise(file.digest, &path)
                     .map_err(RunError::store(format!("the artifact {} cannot be delivered", file.name)))?;

@@ -109,7 +109,7 @@ pub(super) async fn test_iso(
             cpus: request.cpus.unwrap_or(profile.cpus),
             checks: request.checks.clone(),
             acceleration,
-            folder: tests.run.boot(profile.name.as_str()),
+            folder: tests.run.boot(&name, &profile.name),
         };
         let report = tests.boot_once(&boot_request).await?;
         if let Some(memory) = memory {

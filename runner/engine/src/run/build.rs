@@ -1,7 +1,7 @@
 //! A build from its first stage to the last verdict.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use isokiln_core::kind::Kind;
@@ -59,6 +59,8 @@ pub struct Build {
 pub struct Outcome {
     /// Files in the run folder, ISO among them.
     pub artifacts: Vec<PathBuf>,
+    /// The stage that left each of them.
+    pub makers: BTreeMap<PathBuf, StageName>,
     /// Seconds that stages' own scripts took.
     pub script_seconds: f64,
 }
@@ -117,6 +119,17 @@ impl Build {
 
     pub(super) fn count_script(&self, seconds: f64) {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).script_seconds += seconds;
+    }
+
+    /// Makes a path in the run folder a stage's own: no other may put a file there.
+    pub(super) fn claim(&self, stage: &Stage, path: &Path) -> Result<(), RunError> {
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let maker = outcome.makers.entry(path.to_owned()).or_insert_with(|| stage.name.clone());
+        if *maker == stage.name {
+            return Ok(());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Err(RunError::SameArtifact { first: maker.clone(), second: stage.name.clone(), name })
     }
 
     pub(super) fn count_artifacts(&self, paths: Vec<PathBuf>) {

@@ -40,8 +40,9 @@ pub(super) async fn ensure_image(
                 components: vec!["main".to_owned()],
             };
             // Where the host knows no archive, the tool has a default of its own.
-            let archive =
-                archive_state(fetch, &system, &host_sources(Path::new("/etc/apt"))).await.unwrap_or_default();
+            let archive = archive_state(fetch, &system, &host_sources(Path::new("/etc/apt")), &|_| ())
+                .await
+                .unwrap_or_default();
             let sources: Vec<_> = archive.sources_list().lines().map(str::to_owned).collect();
             let progress = |step: &str| {
                 events.emit(Event::Working { text: format!("making the builder image: {step}") });

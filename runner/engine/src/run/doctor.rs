@@ -134,7 +134,7 @@ impl Session {
             mirrors: Vec::new(),
             components: vec!["main".to_owned()],
         };
-        match archive_state(&*self.fetch, &system, &host_sources(Path::new("/etc/apt"))).await {
+        match archive_state(&*self.fetch, &system, &host_sources(Path::new("/etc/apt")), &|_| ()).await {
             Ok(state) => {
                 let suites: Vec<_> = state.0.iter().map(|suite| suite.suite.as_str()).collect();
                 good("package archive", format!("reachable, with {}", suites.join(", ")))

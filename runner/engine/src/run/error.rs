@@ -1,12 +1,14 @@
 //! Everything that can end a command, with its exit code and what to do next.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use isokiln_core::boot::NotAnIso;
 use isokiln_core::diagnostic::Diagnostics;
 use isokiln_core::digest::Digest;
 use isokiln_core::exit;
 use isokiln_core::names::StageName;
+use isokiln_core::suggest::nearest;
 use isokiln_core::units::show_size;
 
 use crate::archive::ArchiveError;
@@ -56,6 +58,14 @@ pub enum RunError {
         given: String,
         /// The nearest that there is.
         meant: Option<String>,
+    },
+    /// A stage kind on the command line is not known.
+    #[error("there is no stage kind {given:?}")]
+    NoSuchKind {
+        /// As given.
+        given: String,
+        /// Those that there are.
+        known: Vec<String>,
     },
     /// A machine profile on the command line is not known.
     #[error("there is no machine profile {given:?}")]
@@ -113,6 +123,16 @@ pub enum RunError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// Two stages leave a file of the same name.
+    #[error("stages {first} and {second} both leave a file {name:?}")]
+    SameArtifact {
+        /// The stage whose file was there first.
+        first: StageName,
+        /// The other stage.
+        second: StageName,
+        /// The file's name.
+        name: String,
+    },
     /// A file of the run cannot be written or read.
     #[error("cannot write {}", path.display())]
     Folder {
@@ -148,7 +168,9 @@ impl RunError {
             | Self::Kind(_)
             | Self::Input { .. }
             | Self::NoSuchStage { .. }
+            | Self::NoSuchKind { .. }
             | Self::NoSuchProfile { .. }
+            | Self::SameArtifact { .. }
             | Self::Iso { .. } => exit::USAGE,
             Self::Archive { source, .. } if !source.is_network() => exit::USAGE,
             Self::Stage { .. } => exit::STAGE_FAILED,
@@ -168,7 +190,20 @@ impl RunError {
             Self::Stage { hint, .. } => hint.clone(),
             Self::NoSuchStage { meant: Some(meant), .. } => Some(format!("did you mean {meant:?}?")),
             Self::NoSuchStage { .. } => Some("isokiln plan FILE lists the stages".to_owned()),
-            Self::NoSuchProfile { known, .. } => Some(format!("there are {}", known.join(" and "))),
+            Self::NoSuchKind { given, known } | Self::NoSuchProfile { given, known } => {
+                let near = nearest(given, known.iter().map(String::as_str));
+                let meant = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
+                Some(format!("{meant}valid: {}", known.join(", ")))
+            }
+            Self::SameArtifact { .. } => {
+                Some("give one of them another name; the kind iso has the option name for that".to_owned())
+            }
+            Self::ReadPipeline { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some(match sibling_like(path, path) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => "give the path of a pipeline file".to_owned(),
+                })
+            }
             Self::Input { .. } => Some("paths are relative to the pipeline file's folder".to_owned()),
             Self::Iso { source: NotAnIso::NoVolume, .. } => Some("give the path of an ISO image".to_owned()),
             Self::Archive { source, .. } => Some(archive_hint(source)),
@@ -187,6 +222,17 @@ impl RunError {
             | Self::Cancelled => None,
         }
     }
+}
+
+/// What was probably meant by a path that is not there, the nearest name in its folder; `written` is how the
+/// user has it, `path` where it is looked for.
+pub(super) fn sibling_like(written: &Path, path: &Path) -> Option<String> {
+    let folder = path.parent()?;
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let names: Vec<String> =
+        fs::read_dir(here).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(written.with_file_name(near).display().to_string())
 }
 
 fn archive_hint(error: &ArchiveError) -> String {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use isokiln_core::digest::Digest;
-use isokiln_core::names::{RunId, StageName};
+use isokiln_core::names::{ProfileName, RunId, StageName};
 
 use super::clock::Clock;
 use super::error::RunError;
@@ -137,9 +137,9 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// Where the evidence of a boot test goes.
-    pub(super) fn boot(&self, profile: &str) -> PathBuf {
-        self.path.join("boot").join(profile)
+    /// Where the evidence of a boot test goes; `iso` is the ISO's file name.
+    pub(super) fn boot(&self, iso: &str, profile: &ProfileName) -> PathBuf {
+        self.path.join("boot").join(iso.strip_suffix(".iso").unwrap_or(iso)).join(profile.as_str())
     }
 
     pub(super) fn error(&self, path: &Path, source: std::io::Error) -> RunError {

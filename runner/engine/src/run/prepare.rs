@@ -89,11 +89,12 @@ async fn find_archive(
     let host = host_sources(Path::new(APT_ETC));
     let mut memory = Memory::load(home);
     let key = Memory::key(pipeline.system.distribution.name(), &pipeline.system, &host);
-    let mut found = archive_state(fetch, &pipeline.system, &host).await;
+    let warn = |text: String| events.warn(text);
+    let mut found = archive_state(fetch, &pipeline.system, &host, &warn).await;
     if matches!(found, Err(ArchiveError::NoMirror { .. } | ArchiveError::NoSuite { .. }))
         && let Some(defaults) = tool_default_sources(engine, &pipeline.system).await
     {
-        found = archive_state(fetch, &pipeline.system, &defaults).await;
+        found = archive_state(fetch, &pipeline.system, &defaults, &|_| ()).await;
     }
     match found {
         Ok(state) => {

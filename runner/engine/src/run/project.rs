@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use isokiln_core::boot::MachineProfile;
-use isokiln_core::diagnostic::Diagnostics;
+use isokiln_core::diagnostic::{Diagnostic, Diagnostics};
 use isokiln_core::digest::Digest;
 use isokiln_core::pipeline::{Pipeline, Vocabulary};
 
-use super::error::RunError;
+use super::error::{RunError, sibling_like};
 use crate::kinds::Kinds;
 use crate::library::MACHINE_PROFILES;
 use crate::sandbox::docker::digest_input;
@@ -39,8 +39,17 @@ pub fn machine_profiles() -> Result<Vec<MachineProfile>, Diagnostics> {
 impl Project {
     /// Reads a pipeline file.
     pub fn load(file: &Path) -> Result<Self, RunError> {
-        let text = fs::read_to_string(file)
-            .map_err(|source| RunError::ReadPipeline { path: file.to_owned(), source })?;
+        let bytes =
+            fs::read(file).map_err(|source| RunError::ReadPipeline { path: file.to_owned(), source })?;
+        let wrong = |text, diagnostics| RunError::Pipeline { path: file.to_owned(), text, diagnostics };
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let start = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            // What is not UTF-8 has become one replacement character.
+            let span = start..start + char::REPLACEMENT_CHARACTER.len_utf8();
+            let mistake = Diagnostic::new("this is not UTF-8", span).help("save the file as UTF-8 text");
+            wrong(text, Diagnostics(vec![mistake]))
+        })?;
         let kinds = Kinds::for_pipeline(file)?;
         let profiles = machine_profiles().map_err(|diagnostics| RunError::Pipeline {
             path: PathBuf::from("qemu/profiles"),
@@ -49,10 +58,34 @@ impl Project {
         })?;
         let names: Vec<_> = profiles.into_iter().map(|profile| profile.name).collect();
         let vocabulary = Vocabulary { kinds: &kinds.catalog, profiles: &names };
-        match Pipeline::parse(&text, vocabulary) {
-            Ok(pipeline) => Ok(Self { file: file.to_owned(), pipeline, kinds }),
-            Err(diagnostics) => Err(RunError::Pipeline { path: file.to_owned(), text, diagnostics }),
+        let project = match Pipeline::parse(&text, vocabulary) {
+            Ok(pipeline) => Self { file: file.to_owned(), pipeline, kinds },
+            Err(diagnostics) => return Err(wrong(text, diagnostics)),
+        };
+        project.missing_inputs().or(|| Some(())).map_err(|diagnostics| wrong(text, diagnostics))?;
+        Ok(project)
+    }
+
+    /// Files and folders that stages name and that are not there.
+    fn missing_inputs(&self) -> Diagnostics {
+        let mut out = Diagnostics::default();
+        for stage in &self.pipeline.stages {
+            for input in &stage.options.inputs {
+                let path = self.resolve(&input.path);
+                if path.exists() {
+                    continue;
+                }
+                let message = format!("stage {} needs {:?}, which is not there", stage.name, input.path);
+                let mistake = Diagnostic::new(message, input.span.clone())
+                    .help("paths are relative to the pipeline file's folder");
+                let near = sibling_like(Path::new(&input.path), &path);
+                out.push(match near {
+                    Some(near) => mistake.label(format!("did you mean {near:?}?")),
+                    None => mistake,
+                });
+            }
         }
+        out
     }
 
     /// A path of the pipeline file, on this machine.

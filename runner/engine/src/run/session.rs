@@ -1,6 +1,6 @@
 //! Whole commands that run something: build a pipeline, test an ISO.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,12 +50,11 @@ impl Session {
     pub async fn build(
         &self,
         home: &Home,
-        file: &Path,
+        project: Project,
         options: BuildOptions,
         testing: Testing,
     ) -> Result<u8, RunError> {
         let started = Instant::now();
-        let project = Project::load(file)?;
         let mut prepared = prepare(home, project, &*self.fetch, &self.events).await?;
         self.sweep(&prepared.engine).await?;
         let _lock = home.lock(|holder| {
@@ -67,6 +66,7 @@ impl Session {
             &prepared.project.pipeline.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
         )?;
         let mut script_seconds = 0.0;
+        let is_partial = options.until.is_some();
         let result = async {
             let image =
                 ensure_image(&prepared.engine, None, false, &run.id, &*self.fetch, &self.events).await?;
@@ -102,13 +102,23 @@ impl Session {
                 events: self.events.clone(),
                 cancel: self.cancel.clone(),
             };
-            self.test_artifacts(home, &prepared.project, &tests, &outcome, testing).await
+            let code = self.test_artifacts(home, &prepared.project, &tests, &outcome, testing).await;
+            let destroyed = tests.destroy().await;
+            let code = code?;
+            destroyed?;
+            if code.is_none() && prepared.project.pipeline.boot_test.is_some() && !is_partial {
+                self.events
+                    .warn("[boot-test] has tested nothing: no stage has left a file that ends in .iso");
+                return Ok(exit::BOOT_INCONCLUSIVE);
+            }
+            Ok(code.unwrap_or(exit::OK))
         }
         .await;
         self.end(started, script_seconds, &result);
         result
     }
 
+    /// Boots the ISOs that a build has left; gives the exit code, or `None` where there was nothing to test.
     async fn test_artifacts(
         &self,
         home: &Home,
@@ -116,8 +126,8 @@ impl Session {
         tests: &BootTests,
         outcome: &Outcome,
         testing: Testing,
-    ) -> Result<u8, RunError> {
-        let Some(wanted) = &project.pipeline.boot_test else { return Ok(exit::OK) };
+    ) -> Result<Option<u8>, RunError> {
+        let Some(wanted) = &project.pipeline.boot_test else { return Ok(None) };
         let profiles = known_profiles();
         let profiles: Vec<_> = wanted
             .profiles
@@ -135,20 +145,17 @@ impl Session {
                 memory: wanted.memory,
                 cpus: wanted.cpus,
             };
-            let maker = project.pipeline.stages.iter().rfind(|stage| stage.makes_artifacts);
-            let memory = maker.map(|stage| ReportMemory {
+            let memory = outcome.makers.get(iso).map(|maker| ReportMemory {
                 store: &store,
                 pipeline: project.pipeline.name.clone(),
-                stage: stage.name.clone(),
+                stage: maker.clone(),
                 now: self.clock.seconds(),
                 retest: testing == Testing::Always,
             });
-            let reports = test_iso(tests, &request, memory.as_ref()).await;
-            let destroyed = tests.destroy().await;
-            verdicts.extend(reports?.iter().map(|report| report.verdict));
-            destroyed?;
+            let reports = test_iso(tests, &request, memory.as_ref()).await?;
+            verdicts.extend(reports.iter().map(|report| report.verdict));
         }
-        Ok(verdicts.into_iter().max().map_or(exit::OK, exit::of_verdict))
+        Ok(verdicts.into_iter().max().map(exit::of_verdict))
     }
 
     /// Tests any ISO; gives the exit code and the reports.

@@ -8,6 +8,7 @@ use bollard::errors::Error;
 use futures_util::{Stream, StreamExt};
 use isokiln_core::event::Usage;
 use isokiln_core::kind::{Privilege, RootfsUse};
+use isokiln_core::pipeline::Limits;
 use tokio::sync::mpsc;
 
 use super::super::messages::{Part, Separator, StageMessage};
@@ -89,7 +90,7 @@ impl DockerSandbox {
             ContainerSpec::new(&self.image, &self.run, spec.stage.as_str(), &["/isokiln/lib/stage"]);
         container.rights = self.rights().await?.clone();
         container.network = spec.network;
-        container.limits = Some(spec.limits);
+        container.limits = Some(self.within_reach(spec.limits).await?);
         container.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: false });
         let top_first: Vec<_> = spec.trees.iter().rev().map(|tree| path_of(tree, spec)).collect();
         let word = |word: &str| word.to_owned();
@@ -120,6 +121,14 @@ impl DockerSandbox {
         ];
         container.environment.extend(spec.environment.clone());
         Ok(container)
+    }
+
+    /// Limits that the engine accepts: it refuses a container more processors than there are.
+    async fn within_reach(&self, mut limits: Limits) -> Result<Limits, SandboxError> {
+        if let Some(cpus) = &mut limits.cpus {
+            *cpus = cpus.min(self.engine.facts().await?.cpus as f64);
+        }
+        Ok(limits)
     }
 
     async fn follow(

@@ -21,5 +21,5 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
         (false, true) => Testing::Always,
         (false, false) => Testing::AsNeeded,
     };
-    session.build(&super::home(global)?, &args.file, options, testing).await
+    session.build(&global.dir, &args.file, options, testing).await
 }

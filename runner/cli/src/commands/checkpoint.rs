@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, args: Checkpoint) -> Result<u8, RunError> {
 }
 
 fn lock(home: &Home) -> Result<isokiln_engine::store::WriterLock, RunError> {
-    home.lock(|holder| eprintln!("waiting for process {holder}, which writes to the same store"))
+    home.lock(|holder| output::tell(&format!("waiting for {holder}, which writes to the same store")))
 }
 
 fn failed(source: StoreError) -> RunError {

@@ -33,7 +33,11 @@ pub(super) fn run(global: &Global, args: &Kinds) -> Result<u8, RunError> {
             let names = kinds.catalog.names();
             let near = nearest(name.as_str(), names.iter().copied());
             let meant = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-            eprintln!("error: unknown stage kind {:?}{meant}\nvalid: {}", name.as_str(), names.join(", "));
+            output::tell(&format!(
+                "error: unknown stage kind {:?}{meant}\nvalid: {}",
+                name.as_str(),
+                names.join(", ")
+            ));
             Ok(isokiln_core::exit::USAGE)
         }
     }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use clap::Parser;
 use isokiln_core::exit;
 use isokiln_engine::archive::HttpFetch;
-use isokiln_engine::run::{Events, Home, RunError, Session, SystemClock};
+use isokiln_engine::run::{Events, RunError, Session, SystemClock};
 
-use crate::args::{Cli, Command, Format, Global, Image};
+use crate::args::{Cli, Command, Format, Image};
 use crate::reporter::Terminal;
 use crate::{output, signals};
 
@@ -28,13 +28,15 @@ pub(crate) fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .without_time()
+        // A log that nobody can read any more is no reason to stop.
+        .log_internal_errors(false)
         .init();
     // clap's own exit code for a wrong command line is 2 as well.
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            output::tell(&format!("error: cannot start: {error}"));
             return ExitCode::from(exit::NOT_READY);
         }
     };
@@ -62,14 +64,10 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
         Command::Gc(args) => gc::run(global, &args).await,
         Command::Kinds(args) => kinds::run(global, &args),
         Command::Image(Image::Build(args)) => doctor::image(global, &args).await,
+        Command::Image(Image::Rm) => doctor::remove_images(global).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Clean(args) => doctor::clean(global, &args).await,
     }
-}
-
-/// isokiln's folder, made if need be.
-fn home(global: &Global) -> Result<Home, RunError> {
-    Home::open(&global.dir)
 }
 
 /// The edges that commands use. Builds and tests tell what happens in the format asked for; every other

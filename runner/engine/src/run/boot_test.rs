@@ -21,7 +21,7 @@ use crate::boot::{
     infra_report,
 };
 use crate::sandbox::docker::DockerSandbox;
-use crate::sandbox::{Cancel, CancelWatch, Sandbox};
+use crate::sandbox::{CancelWatch, Sandbox, cancelled};
 use crate::store::Store;
 
 /// Everything that boot tests of one run share.
@@ -99,7 +99,12 @@ pub(super) async fn test_iso(
             continue;
         }
         if ready.is_none() {
-            ready = Some(tests.make_ready(&request.iso, digest).await?);
+            let mut cancel = tests.cancel.clone();
+            ready = Some(tokio::select! {
+                ready = tests.make_ready(&request.iso, digest) => ready?,
+                // What it has begun goes with the containers.
+                () = cancelled(&mut cancel) => return Err(RunError::Cancelled),
+            });
         }
         let Some((acceleration, path)) = ready.clone() else { continue };
         let boot_request = BootRequest {
@@ -232,11 +237,7 @@ impl BootTests {
         let host = ContainerHost { sandbox: self.sandbox.clone() };
         let (sender, mut news) = mpsc::unbounded_channel();
         let mut cancel = self.cancel.clone();
-        let cancelled = async move {
-            if cancel.wait_for(|wish| *wish != Cancel::No).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+        let cancelled = async move { cancelled(&mut cancel).await };
         let telling = async {
             while let Some(item) = news.recv().await {
                 let profile = profile.clone();

@@ -22,6 +22,9 @@ use super::checkpoints::Shelf;
 use super::error::RunError;
 use crate::sandbox::{Cancel, CancelWatch, Tree};
 
+/// Something may have been started a moment before it was ended with everything else.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// How far a stage is, for its children.
 #[derive(Clone)]
 enum Progress {
@@ -68,8 +71,16 @@ impl Build {
         }
         let mut wish = self.cancel.clone();
         let mut first_error = None;
+        let mut again = tokio::time::interval(AGAIN);
         loop {
+            let ends_now = *wish.borrow() == Cancel::Now;
             tokio::select! {
+                // Without its containers, whatever is being moved or saved breaks off.
+                _ = again.tick(), if ends_now => {
+                    if let Err(error) = self.sandbox.destroy().await {
+                        tracing::debug!("cannot stop at once: {error}");
+                    }
+                }
                 ended = running.next() => match ended {
                     None => break,
                     Some(Ok(())) => {}
@@ -92,7 +103,12 @@ impl Build {
                 }
             }
         }
-        first_error.map_or(Ok(()), Err)
+        match first_error {
+            // What broke off because the user said so is no error.
+            Some(_) if *self.cancel.borrow() == Cancel::Now => Err(RunError::Cancelled),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn load_shelf(&self) -> Result<Shelf, RunError> {

@@ -34,8 +34,8 @@ pub struct GcReport {
 }
 
 impl Store {
-    /// Forgets checkpoints that the rule does not keep, with their artifacts and reports, and deletes
-    /// the blobs that nothing refers to. The caller holds the writer lock.
+    /// Forgets checkpoints that the rule does not keep, with their artifacts, and deletes the blobs that
+    /// nothing refers to. Reports of boot tests stay. The caller holds the writer lock.
     pub fn collect(&self, rule: KeepRule, dry_run: bool) -> Result<GcReport, StoreError> {
         let mut report = GcReport::default();
         let mut counts: BTreeMap<(u8, String), usize> = BTreeMap::new();

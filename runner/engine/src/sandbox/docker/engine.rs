@@ -2,11 +2,13 @@
 
 use std::env;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use serde::Serialize;
+use tokio::sync::RwLock;
 
 use super::super::SandboxError;
 
@@ -15,6 +17,8 @@ use super::super::SandboxError;
 pub struct Engine {
     pub(super) docker: Docker,
     address: String,
+    /// Held for reading while a container is being made.
+    pub(super) making: Arc<RwLock<()>>,
 }
 
 /// What an engine says of itself.
@@ -68,7 +72,7 @@ impl Engine {
                 }
                 Err(unreachable(reason))
             }
-            Ok(Ok(_)) => Ok(Self { docker, address }),
+            Ok(Ok(_)) => Ok(Self { docker, address, making: Arc::default() }),
         }
     }
 
@@ -87,12 +91,10 @@ impl Engine {
         })
     }
 
-    /// Whether the address is a socket of this machine, so that shared folders are worth a try.
+    /// Whether the engine may see this machine's folders, so that a shared one is worth a try. Behind a
+    /// port, be it of this machine, there is usually a tunnel.
     pub(super) fn may_be_local(&self) -> bool {
         self.address.starts_with("unix://")
-            || ["tcp://127.", "tcp://localhost", "http://127.", "http://localhost"]
-                .iter()
-                .any(|local| self.address.starts_with(local))
     }
 }
 
@@ -110,14 +112,24 @@ fn default_address() -> String {
     format!("unix://{system}")
 }
 
-/// The engine's refusal, with all that it said.
+/// Why the engine did not do something: its refusal with all that it said, or that it is gone.
 pub(super) fn refused(action: impl Into<String>, error: &Error) -> SandboxError {
     let reason = match error {
+        Error::HyperResponseError { .. } | Error::HyperLegacyError { .. } | Error::IOError { .. }
+            if !is_our_fault(error) =>
+        {
+            return SandboxError::HungUp { action: action.into(), reason: chain(error) };
+        }
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
         Error::DockerStreamError { error } => error.clone(),
         error => chain(error),
     };
     SandboxError::Refused { action: action.into(), reason }
+}
+
+/// Whether a request broke off at this end, because what was to be sent could not be read.
+fn is_our_fault(error: &Error) -> bool {
+    chain(error).contains("user's Body")
 }
 
 /// An error with its sources: the innermost usually says what happened.

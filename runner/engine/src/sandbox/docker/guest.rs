@@ -45,8 +45,9 @@ impl DockerSandbox {
     /// Takes an ISO into the volume; also gives the path at which QEMU will find it.
     pub async fn iso_inflow(&self, digest: Digest) -> Result<(Inflow, String), SandboxError> {
         let name = format!("{}.iso", digest.short());
-        let flow = self.carry_in(&["iso", &name], "taking the ISO").await?;
-        Ok((flow, format!("{VOLUME}/iso/{name}")))
+        let run = self.run.as_str();
+        let flow = self.carry_in(&["iso", run, &name], "taking the ISO").await?;
+        Ok((flow, format!("{VOLUME}/iso/{run}/{name}")))
     }
 
     /// Starts QEMU.

@@ -26,7 +26,8 @@ pub(super) struct Porter {
 const PROGRAM: &str = "/isokiln/lib/porter";
 
 impl DockerSandbox {
-    pub(super) async fn rights(&self) -> Result<&Rights, SandboxError> {
+    /// What the engine grants; asked once.
+    pub async fn rights(&self) -> Result<&Rights, SandboxError> {
         self.rights.get_or_try_init(|| Rights::find(&self.engine, &self.image, &self.run)).await
     }
 

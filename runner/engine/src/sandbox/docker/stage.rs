@@ -47,6 +47,8 @@ const COUNTING: Duration = Duration::from_millis(250);
 /// seen to stay open).
 const LAG: Duration = Duration::from_millis(30);
 const GRACE: Duration = Duration::from_secs(3);
+/// Status of a container whose leash was let go of (`images/stage/leash`).
+const LET_GO: i64 = 129;
 
 /// Lets a container go. Its leash keeps it for a moment after the script's end, so that the engine can
 /// still be asked what it has used.
@@ -175,8 +177,15 @@ impl DockerSandbox {
         hearing.rest(&mut printed, GRACE).await;
         drop(input);
         drop(printed);
-        if let Ok(status) = tokio::time::timeout(GRACE, container.wait()).await {
-            status?;
+        let status = match tokio::time::timeout(GRACE, container.wait()).await {
+            Ok(status) => status?,
+            Err(_) => None,
+        };
+        if let (None, None, Some(LET_GO)) = (stopped, hearing.ended, status) {
+            return Err(SandboxError::HungUp {
+                action: format!("pass on the output of stage {}", spec.stage),
+                reason: "the stage was let go of while it ran".to_owned(),
+            });
         }
         let exit = match (stopped, hearing.ended) {
             (Some(stopped), _) => stopped,

@@ -65,11 +65,9 @@ pub(super) async fn clean(global: &Global, args: &Clean) -> Result<u8, RunError>
     let report = session.clean(&global.dir, args.all).await?;
     output::result(global.format, &report, |report| {
         let mut rows: Vec<Vec<String>> = Vec::new();
-        for (kind, names) in [
-            ("leftover", &report.leftovers),
-            ("volume", &report.volumes),
-            ("folder", &report.folders),
-        ] {
+        for (kind, names) in
+            [("leftover", &report.leftovers), ("volume", &report.volumes), ("folder", &report.folders)]
+        {
             rows.extend(names.iter().map(|name| vec!["removed".to_owned(), kind.to_owned(), name.clone()]));
         }
         if rows.is_empty() { "nothing to remove\n".to_owned() } else { words::table(&rows) }
@@ -81,10 +79,8 @@ pub(super) async fn remove_images(global: &Global) -> Result<u8, RunError> {
     let session = super::session(Format::Text)?;
     let images = session.remove_images().await?;
     output::result(global.format, &json!({"images": images}), |_| {
-        let rows: Vec<_> = images
-            .iter()
-            .map(|name| vec!["removed".to_owned(), "image".to_owned(), name.clone()])
-            .collect();
+        let rows: Vec<_> =
+            images.iter().map(|name| vec!["removed".to_owned(), "image".to_owned(), name.clone()]).collect();
         if rows.is_empty() { "nothing to remove\n".to_owned() } else { words::table(&rows) }
     });
     Ok(exit::OK)

@@ -17,7 +17,8 @@ pub(super) async fn run(global: &Global, args: &Plan) -> Result<u8, RunError> {
         "stages": stages,
     });
     output::result(global.format, &document, |_| {
-        let rows: Vec<_> = planned.plan.stages.iter().flat_map(|stage| as_rows(stage, args.explain)).collect();
+        let rows: Vec<_> =
+            planned.plan.stages.iter().flat_map(|stage| as_rows(stage, args.explain)).collect();
         words::table(&rows)
     });
     Ok(isokiln_core::exit::OK)

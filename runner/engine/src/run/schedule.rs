@@ -24,6 +24,8 @@ use crate::sandbox::{Cancel, CancelWatch, Tree};
 
 /// Something may have been started a moment before it was ended with everything else.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+/// After so many, what has not ended yet is not waited for: an engine that hangs must not keep the user.
+const ATTEMPTS: u32 = 10;
 
 /// How far a stage is, for its children.
 #[derive(Clone)]
@@ -72,11 +74,17 @@ impl Build {
         let mut wish = self.cancel.clone();
         let mut first_error = None;
         let mut again = tokio::time::interval(AGAIN);
+        let mut attempts = 0;
         loop {
             let ends_now = *wish.borrow() == Cancel::Now;
             tokio::select! {
                 // Without its containers, whatever is being moved or saved breaks off.
                 _ = again.tick(), if ends_now => {
+                    attempts += 1;
+                    if attempts > ATTEMPTS {
+                        first_error = Some(RunError::Cancelled);
+                        break;
+                    }
                     if let Err(error) = self.sandbox.destroy().await {
                         tracing::debug!("cannot stop at once: {error}");
                     }

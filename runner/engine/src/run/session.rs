@@ -70,8 +70,7 @@ impl Session {
         let result = async {
             // First of all: what the archive is may have to be asked of the image.
             let image = self.ensure_image(&engine, None, false, &run.id).await?;
-            let context =
-                build_context(home, &project, &engine, Some(&image), &*self.fetch, &self.events);
+            let context = build_context(home, &project, &engine, Some(&image), &*self.fetch, &self.events);
             let context = self.unless_cancelled(&engine, context).await?;
             let sandbox =
                 DockerSandbox::new(engine.clone(), image.name.clone(), home.volume(), run.id.clone());

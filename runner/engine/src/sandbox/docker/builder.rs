@@ -149,7 +149,7 @@ impl BuilderDefinition {
             (Route::Dockerfile, _) => {
                 // The engine stops when it is let go of.
                 order.until_stopped(self.build_by_dockerfile(engine, order.progress)).await??;
-            },
+            }
         }
         // Imports have been seen to end in an error though they worked, so the image itself decides.
         let image = self.find(engine).await?;
@@ -190,9 +190,11 @@ impl BuilderDefinition {
         };
         let ended = async move { child.wait().await.ok().and_then(|status| status.code()) }.boxed().shared();
         let verdict = ended.clone();
-        let bytes = only_whole(ReaderStream::with_capacity(stdout, 256 << 10), async move {
-            verdict.await == Some(0)
-        });
+        let bytes =
+            only_whole(
+                ReaderStream::with_capacity(stdout, 256 << 10),
+                async move { verdict.await == Some(0) },
+            );
         let imported = async { tokio::join!(self.import(engine, bytes), told) };
         let imported = order.until_stopped(imported).await;
         let status = match &imported {

@@ -51,12 +51,10 @@ impl Engine {
             _ => default_address(),
         };
         let timeout = TIMEOUT.as_secs();
-        let client = if address.starts_with("unix://") {
-            Docker::connect_with_unix(&address, timeout, API_DEFAULT_VERSION)
-        } else if address.starts_with("tcp://") || address.starts_with("http://") {
-            Docker::connect_with_http(&address, timeout, API_DEFAULT_VERSION)
-        } else {
-            return Err(SandboxError::BadAddress(address));
+        let client = match form_of(&address) {
+            Some(Form::Socket) => Docker::connect_with_unix(&address, timeout, API_DEFAULT_VERSION),
+            Some(Form::Port) => Docker::connect_with_http(&address, timeout, API_DEFAULT_VERSION),
+            None => return Err(SandboxError::BadAddress(address)),
         };
         let unreachable = |reason: String| SandboxError::Unreachable { address: address.clone(), reason };
         let docker = client.map_err(|error| match error {
@@ -96,6 +94,22 @@ impl Engine {
     pub(super) fn may_be_local(&self) -> bool {
         self.address.starts_with("unix://")
     }
+}
+
+/// The forms of address that are supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Socket,
+    Port,
+}
+
+fn form_of(address: &str) -> Option<Form> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return (!path.is_empty()).then_some(Form::Socket);
+    }
+    let place = address.strip_prefix("tcp://").or_else(|| address.strip_prefix("http://"))?;
+    let (host, port) = place.trim_end_matches('/').rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then_some(Form::Port)
 }
 
 fn default_address() -> String {
@@ -149,4 +163,22 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 /// Whether the engine says that a thing is not there.
 pub(super) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_path_or_a_host_and_a_port() {
+        assert_eq!(form_of("unix:///run/engine.sock"), Some(Form::Socket));
+        for address in ["tcp://127.0.0.1:2375", "http://engine:2375/", "tcp://[::1]:2375"] {
+            assert_eq!(form_of(address), Some(Form::Port), "{address}");
+        }
+        for address in
+            ["", "unix://", "tcp://", "tcp://host", "tcp://:2375", "tcp://host:port", "ssh://host:22"]
+        {
+            assert_eq!(form_of(address), None, "{address}");
+        }
+    }
 }

@@ -30,8 +30,8 @@ use isokiln_core::names::RunId;
 use tokio::sync::OnceCell;
 
 pub use builder::{
-    BUILDER_SUITE, BuilderDefinition, BuilderImage, ImageOrder, Route, all as builder_images, default_sources,
-    remove as remove_builder_image,
+    BUILDER_SUITE, BuilderDefinition, BuilderImage, ImageOrder, Route, all as builder_images,
+    default_sources, remove as remove_builder_image,
 };
 pub use engine::{Engine, EngineFacts};
 pub use guest::{Channel, GuestContainer, GuestOrder};

@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 
 use super::super::messages::{Part, Separator, StageMessage};
 use super::super::{ContainerFile, Inflow, SandboxError};
-use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
+use super::container::{Attachment, Container, ContainerSpec};
 use super::exec::{Exec, Tail};
 use super::rights::Rights;
 use super::upload::Upload;
@@ -58,7 +58,7 @@ impl DockerSandbox {
         spec.rights = Rights::Only(TO_BECOME_USER.map(str::to_owned).to_vec());
         // The guest's own network goes out through QEMU.
         spec.network = true;
-        spec.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: true });
+        spec.volume = Some(self.mount(true).await?);
         spec.environment = vec![
             ("ISOKILN_USER".to_owned(), format!("{}:{}", order.user.0, order.user.1)),
             ("ISOKILN_TOKEN".to_owned(), self.token.clone()),

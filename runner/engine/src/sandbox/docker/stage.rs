@@ -15,7 +15,7 @@ use super::super::{
     CancelWatch, SandboxError, StageEnd, StageExit, StageOutput, StageSpec, Tree, cancelled_now,
 };
 use super::DockerSandbox;
-use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
+use super::container::{Attachment, Container, ContainerSpec};
 use super::layers::work;
 use super::stats::later;
 use super::upload::Upload;
@@ -92,7 +92,7 @@ impl DockerSandbox {
         container.rights = self.rights().await?.clone();
         container.network = spec.network;
         container.limits = Some(spec.limits);
-        container.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: false });
+        container.volume = Some(self.mount(false).await?);
         let top_first: Vec<_> = spec.trees.iter().rev().map(|tree| path_of(tree, spec)).collect();
         let word = |word: &str| word.to_owned();
         container.environment = vec![

@@ -166,6 +166,11 @@ impl Running {
         }
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the child can be waited for").is_none()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

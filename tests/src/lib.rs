@@ -5,9 +5,17 @@
 //! missing. They use the release binary, which is built first if need be.
 
 mod engine;
+mod forwarder;
+mod iso;
 mod isokiln;
 mod project;
+mod stand_in;
+mod wait;
 
 pub use engine::{Engine, Labels};
+pub use forwarder::Forwarder;
+pub use iso::boot_sector_iso;
 pub use isokiln::{Finished, Running, binary, builder_image, repository};
 pub use project::{LISTER, MINIMAL_STAGES, Project, TINY};
+pub use stand_in::{Answer, Request, StandIn};
+pub use wait::wait_until;

@@ -79,6 +79,65 @@ impl Project {
         self.write(path, text.replace(from, to));
     }
 
+    /// Adds a stage kind that changes the root file system; `run` is its `run.sh`.
+    pub fn add_kind(&self, name: &str, run: &str) {
+        self.write(
+            &format!("stages/{name}/kind.toml"),
+            "summary = \"For a test\"\nrootfs = \"change\"\nprivilege = \"none\"\n",
+        );
+        self.write(&format!("stages/{name}/run.sh"), run);
+    }
+
+    /// A project of [`TINY`], a stage `slow` and a stage `after`. `slow` says `waiting` and ends after so many
+    /// seconds; [`Project::hurry`] makes it quick without making it another stage for `base`.
+    pub fn slow(seconds: u32) -> Self {
+        let project = Self::tiny(
+            "\n[[stage]]\nname = \"slow\"\nuses = \"slow\"\n\n[[stage]]\nname = \"after\"\nrun = \"echo after >/etc/after\"\n",
+        );
+        let run = format!("note waiting\nsleep {seconds}\necho slow >\"$ROOTFS/etc/slow\"\n");
+        project.add_kind("slow", &run);
+        project
+    }
+
+    /// Makes the stage `slow` of [`Project::slow`] quick.
+    pub fn hurry(&self) {
+        self.add_kind("slow", "echo slow >\"$ROOTFS/etc/slow\"\n");
+    }
+
+    /// Starts a build, with what `prepare` adds to it, and waits until its stage `slow` runs.
+    #[track_caller]
+    pub fn start_slow(&self, prepare: impl FnOnce(&mut Command)) -> Running {
+        let mut command = self.command(&["build", "pipeline.toml", "--no-test"]);
+        prepare(&mut command);
+        let mut running = Running::start(&mut command);
+        running.wait_until_it_says("slow: waiting");
+        // The base is saved while the next stage runs.
+        crate::wait_until("the base is saved", || self.saved() == ["base"]);
+        running
+    }
+
+    /// Stages that have a checkpoint.
+    pub fn saved(&self) -> Vec<String> {
+        let name = |checkpoint: &Value| checkpoint["stage"].as_str().unwrap_or("?").to_owned();
+        self.checkpoints().iter().map(name).collect()
+    }
+
+    /// Fails the test unless the store is whole.
+    #[track_caller]
+    pub fn expect_whole_store(&self) {
+        self.isokiln(&["verify"]).expect_code(0).prints("all as they should be");
+    }
+
+    /// The container of this project's newest run that was made for `purpose`: a stage, or the porter.
+    pub fn container(&self, purpose: &str) -> Option<String> {
+        let runs = self.runs();
+        let is_ours = |labels: &crate::Labels| {
+            labels.get("org.isokiln.stage").is_some_and(|stage| stage == purpose)
+                && labels.get("org.isokiln.run").is_some_and(|run| runs.contains(run))
+        };
+        Engine::connect().containers().into_iter().find(|(_, labels)| is_ours(labels)).map(|(name, _)| name)
+    }
+
     /// isokiln in this project, for a test that adds to the command.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());

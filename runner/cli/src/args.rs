@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Gc(Gc),
     /// List the stage kinds, or explain one
     Kinds(Kinds),
-    /// Make or find the builder image
+    /// Make, find or remove the builder image
     #[command(subcommand)]
     Image(Image),
     /// Check whether this machine can build and test
@@ -184,6 +184,8 @@ pub(crate) struct Kinds {
 pub(crate) enum Image {
     /// Make the builder image, or find it
     Build(ImageBuild),
+    /// Remove all builder images from the engine; the next build makes one anew
+    Rm,
 }
 
 #[derive(Debug, Args)]
@@ -215,7 +217,7 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Args)]
 pub(crate) struct Clean {
-    /// Also remove the store, the runs and the builder images
+    /// Also remove the store and the runs, and volumes of folders that are gone
     #[arg(long)]
     pub(crate) all: bool,
 }

@@ -56,6 +56,14 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(exit::USAGE)
 }
 
+/// Tells people, on standard error. Where nobody listens any more, as when a terminal or pipe was closed,
+/// the work goes on.
+pub(crate) fn tell(text: &str) {
+    let mut stderr = io::stderr().lock();
+    // The line as a whole, so that no other program's output comes in between.
+    drop(stderr.write_all(format!("{text}\n").as_bytes()));
+}
+
 /// Prints an error: what, why, what next.
 pub(crate) fn error(format: Format, error: &RunError) {
     let (path, text, mistakes) = match error {
@@ -67,16 +75,16 @@ pub(crate) fn error(format: Format, error: &RunError) {
     };
     let path = path.map(|path| path.display().to_string()).unwrap_or_default();
     match mistakes {
-        Some(mistakes) => eprint!("{}", diagnostics::render(&path, text, mistakes)),
+        Some(mistakes) => tell(diagnostics::render(&path, text, mistakes).trim_end_matches('\n')),
         // A failed stage has been told of when it failed.
         None if matches!(error, RunError::Stage { .. }) => {}
         None => {
-            eprintln!("{} {error}", words::bad().apply_to("error:"));
+            tell(&format!("{} {error}", words::bad().apply_to("error:")));
             for cause in causes(error) {
-                eprintln!("  {} {cause}", words::faint().apply_to("cause:"));
+                tell(&format!("  {} {cause}", words::faint().apply_to("cause:")));
             }
             if let Some(hint) = error.hint() {
-                eprintln!("   {} {hint}", words::calm().apply_to("hint:"));
+                tell(&format!("   {} {hint}", words::calm().apply_to("hint:")));
             }
         }
     }

@@ -64,8 +64,8 @@ impl Reporter for Terminal {
 impl State {
     fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| output::tell(text)),
+            None => output::tell(text),
         }
     }
 
@@ -113,7 +113,7 @@ impl State {
             Some(bar) => bar.set_message(text),
             None if current.told.elapsed() >= HEARTBEAT => {
                 current.told = Instant::now();
-                eprintln!("{}", line("…", &faint(), &text));
+                output::tell(&line("…", &faint(), &text));
             }
             None => {}
         }
@@ -239,7 +239,7 @@ impl State {
             }
             Event::Cancelling { gracefully } => {
                 let text = if *gracefully {
-                    "stopping when this stage is done; press Ctrl-C again to stop now"
+                    "stopping at the next safe point; press Ctrl-C again to stop now"
                 } else {
                     "stopping now"
                 };

@@ -23,5 +23,5 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
         (false, true) => Testing::Always,
         (false, false) => Testing::AsNeeded,
     };
-    session.build(&super::home(global)?, project, options, testing).await
+    session.build(&global.dir, project, options, testing).await
 }

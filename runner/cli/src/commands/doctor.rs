@@ -37,7 +37,7 @@ pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> 
         });
         return Ok(exit::OK);
     }
-    let findings = session.doctor(&global.dir).await;
+    let findings = session.doctor(&global.dir).await?;
     output::result(global.format, &findings, |findings| {
         findings
             .iter()
@@ -65,14 +65,22 @@ pub(super) async fn clean(global: &Global, args: &Clean) -> Result<u8, RunError>
     let report = session.clean(&global.dir, args.all).await?;
     output::result(global.format, &report, |report| {
         let mut rows: Vec<Vec<String>> = Vec::new();
-        for (kind, names) in [
-            ("leftover", &report.leftovers),
-            ("volume", &report.volumes),
-            ("image", &report.images),
-            ("folder", &report.folders),
-        ] {
+        for (kind, names) in
+            [("leftover", &report.leftovers), ("volume", &report.volumes), ("folder", &report.folders)]
+        {
             rows.extend(names.iter().map(|name| vec!["removed".to_owned(), kind.to_owned(), name.clone()]));
         }
+        if rows.is_empty() { "nothing to remove\n".to_owned() } else { words::table(&rows) }
+    });
+    Ok(exit::OK)
+}
+
+pub(super) async fn remove_images(global: &Global) -> Result<u8, RunError> {
+    let session = super::session(Format::Text)?;
+    let images = session.remove_images().await?;
+    output::result(global.format, &json!({"images": images}), |_| {
+        let rows: Vec<_> =
+            images.iter().map(|name| vec!["removed".to_owned(), "image".to_owned(), name.clone()]).collect();
         if rows.is_empty() { "nothing to remove\n".to_owned() } else { words::table(&rows) }
     });
     Ok(exit::OK)

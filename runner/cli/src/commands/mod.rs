@@ -14,9 +14,9 @@ use std::sync::Arc;
 use clap::Parser;
 use isokiln_core::exit;
 use isokiln_engine::archive::HttpFetch;
-use isokiln_engine::run::{Events, Home, RunError, Session, SystemClock};
+use isokiln_engine::run::{Events, RunError, Session, SystemClock};
 
-use crate::args::{Cli, Command, Format, Global, Image};
+use crate::args::{Cli, Command, Format, Image};
 use crate::reporter::Terminal;
 use crate::{output, signals};
 
@@ -28,6 +28,8 @@ pub(crate) fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .without_time()
+        // A log that nobody can read any more is no reason to stop.
+        .log_internal_errors(false)
         .init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -36,7 +38,7 @@ pub(crate) fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            output::tell(&format!("error: cannot start: {error}"));
             return ExitCode::from(exit::NOT_READY);
         }
     };
@@ -64,6 +66,7 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
         Command::Gc(args) => gc::run(global, &args).await,
         Command::Kinds(args) => kinds::run(global, &args),
         Command::Image(Image::Build(args)) => doctor::image(global, &args).await,
+        Command::Image(Image::Rm) => doctor::remove_images(global).await,
         Command::Doctor(args) => doctor::run(global, &args).await,
         Command::Clean(args) => doctor::clean(global, &args).await,
     }
@@ -71,12 +74,7 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
 
 /// Says why nothing happens for now.
 fn tell_waiting(holder: &str) {
-    eprintln!("waiting for process {holder}, which writes to the same store");
-}
-
-/// isokiln's folder, made if need be.
-fn home(global: &Global) -> Result<Home, RunError> {
-    Home::open(&global.dir)
+    output::tell(&format!("waiting for {holder}, which writes to the same store"));
 }
 
 /// The edges that commands use. Builds and tests tell what happens in the format asked for; every other

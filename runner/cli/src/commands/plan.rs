@@ -1,26 +1,24 @@
 //! `isokiln plan`.
 
 use isokiln_core::plan::{Change, PlannedStage, Step};
-use isokiln_engine::run::{Project, RunError, plan, prepare};
+use isokiln_engine::run::RunError;
 use serde_json::{Value, json};
 
 use crate::args::{Format, Global, Plan};
 use crate::{output, words};
 
 pub(super) async fn run(global: &Global, args: &Plan) -> Result<u8, RunError> {
-    let project = Project::load(&args.file)?;
     let session = super::session(Format::Text)?;
-    let home = super::home(global)?;
-    let prepared = prepare(&home, project, &*session.fetch, &session.events).await?;
-    let plan = plan(&home, &prepared)?;
-    let stages: Vec<Value> = plan.stages.iter().map(|stage| as_json(stage, args.explain)).collect();
+    let planned = session.plan(&global.dir, &args.file).await?;
+    let stages: Vec<Value> = planned.plan.stages.iter().map(|stage| as_json(stage, args.explain)).collect();
     let document = json!({
-        "pipeline": prepared.project.pipeline.name,
-        "builder_image": prepared.image.as_ref().map(|image| &image.name),
+        "pipeline": planned.project.pipeline.name,
+        "builder_image": planned.image.as_ref().map(|image| &image.name),
         "stages": stages,
     });
     output::result(global.format, &document, |_| {
-        let rows: Vec<_> = plan.stages.iter().flat_map(|stage| as_rows(stage, args.explain)).collect();
+        let rows: Vec<_> =
+            planned.plan.stages.iter().flat_map(|stage| as_rows(stage, args.explain)).collect();
         words::table(&rows)
     });
     Ok(isokiln_core::exit::OK)

@@ -21,7 +21,7 @@ use crate::boot::{
     infra_report,
 };
 use crate::sandbox::docker::DockerSandbox;
-use crate::sandbox::{Cancel, CancelWatch, Sandbox};
+use crate::sandbox::{CancelWatch, Sandbox, cancelled};
 use crate::store::Store;
 
 /// Everything that boot tests of one run share.
@@ -99,7 +99,12 @@ pub(super) async fn test_iso(
             continue;
         }
         if ready.is_none() {
-            ready = Some(tests.make_ready(&request.iso, digest).await?);
+            let mut cancel = tests.cancel.clone();
+            ready = Some(tokio::select! {
+                ready = tests.make_ready(&request.iso, digest) => ready?,
+                // What it has begun goes with the containers.
+                () = cancelled(&mut cancel) => return Err(RunError::Cancelled),
+            });
         }
         let Some((acceleration, path)) = ready.clone() else { continue };
         let boot_request = BootRequest {
@@ -198,9 +203,10 @@ impl BootTests {
     async fn make_ready(&self, iso: &Path, digest: Digest) -> Result<(Acceleration, String), RunError> {
         self.events.emit(Event::Working { text: "finding out whether KVM runs guests".to_owned() });
         let host = ContainerHost { sandbox: self.sandbox.clone() };
+        let mut cancel = self.cancel.clone();
         let found = tokio::select! {
             found = find_acceleration(&host) => found,
-            () = self.cancelled() => return Err(RunError::Cancelled),
+            () = cancelled(&mut cancel) => return Err(RunError::Cancelled),
         };
         let acceleration = found.map_err(|error| RunError::Sandbox {
             what: "no machine can be started for a boot test".to_owned(),
@@ -224,16 +230,6 @@ impl BootTests {
         Ok((acceleration, path))
     }
 
-    /// Resolves when the user asks to stop.
-    fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut cancel = self.cancel.clone();
-        async move {
-            if cancel.wait_for(|wish| *wish != Cancel::No).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
     async fn boot_once(&self, request: &BootRequest) -> Result<BootReport, RunError> {
         let profile = request.profile.name.clone();
         self.events.emit(Event::BootStarted {
@@ -245,7 +241,8 @@ impl BootTests {
         drop(fs::remove_dir_all(&request.folder));
         let host = ContainerHost { sandbox: self.sandbox.clone() };
         let (sender, mut news) = mpsc::unbounded_channel();
-        let cancelled = self.cancelled();
+        let mut cancel = self.cancel.clone();
+        let cancelled = async move { cancelled(&mut cancel).await };
         let telling = async {
             while let Some(item) = news.recv().await {
                 let profile = profile.clone();

@@ -9,58 +9,77 @@ use isokiln_core::names::RunId;
 use isokiln_core::pipeline::{Architecture, Distribution, System};
 
 use super::error::RunError;
-use super::events::Events;
-use crate::archive::{Fetch, archive_state, host_sources};
+use super::session::Session;
+use crate::archive::{archive_state, host_sources};
+use crate::sandbox::Cancel;
 use crate::sandbox::docker::{
-    BUILDER_SUITE, BuilderDefinition, BuilderImage, Engine, Route, default_sources,
+    BUILDER_SUITE, BuilderDefinition, BuilderImage, Engine, ImageOrder, Route, default_sources,
 };
 
-/// The builder image; made first if the engine does not have it, or if `rebuild` says so.
-pub(super) async fn ensure_image(
-    engine: &Engine,
-    route: Option<Route>,
-    rebuild: bool,
-    run: &RunId,
-    fetch: &dyn Fetch,
-    events: &Events,
-) -> Result<BuilderImage, RunError> {
-    let started = Instant::now();
-    let definition = BuilderDefinition::bundled();
-    let found =
-        definition.find(engine).await.map_err(RunError::sandbox("cannot look for the builder image"))?;
-    let (image, built) = match found {
-        Some(image) if !rebuild => (image, false),
-        _ => {
-            events.emit(Event::Working { text: "making the builder image".to_owned() });
-            let system = System {
-                distribution: Distribution::Debian,
-                suite: BUILDER_SUITE.to_owned(),
-                architecture: Architecture::Amd64,
-                mirrors: Vec::new(),
-                components: vec!["main".to_owned()],
-            };
-            // Where the host knows no archive, the tool has a default of its own.
-            let archive = archive_state(fetch, &system, &host_sources(Path::new("/etc/apt")), &|_| ())
-                .await
-                .unwrap_or_default();
-            let sources: Vec<_> = archive.sources_list().lines().map(str::to_owned).collect();
-            let progress = |step: &str| {
-                events.emit(Event::Working { text: format!("making the builder image: {step}") });
-            };
-            let epoch = archive.epoch().unwrap_or(0);
-            let image = definition
-                .build(engine, route, &sources, epoch, run, &progress)
-                .await
-                .map_err(RunError::sandbox("the builder image is needed for every stage"))?;
-            (image, true)
+impl Session {
+    /// The builder image; made first if the engine does not have it, or if `rebuild` says so.
+    pub(super) async fn ensure_image(
+        &self,
+        engine: &Engine,
+        route: Option<Route>,
+        rebuild: bool,
+        run: &RunId,
+    ) -> Result<BuilderImage, RunError> {
+        let started = Instant::now();
+        let definition = BuilderDefinition::bundled();
+        let found =
+            definition.find(engine).await.map_err(RunError::sandbox("cannot look for the builder image"))?;
+        let (image, built) = match found {
+            Some(image) if !rebuild => (image, false),
+            _ => (self.make_image(&definition, engine, route, run).await?, true),
+        };
+        self.events.emit(Event::ImageReady {
+            image: image.name.clone(),
+            built,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Ok(image)
+    }
+
+    async fn make_image(
+        &self,
+        definition: &BuilderDefinition,
+        engine: &Engine,
+        route: Option<Route>,
+        run: &RunId,
+    ) -> Result<BuilderImage, RunError> {
+        self.events.emit(Event::Working { text: "making the builder image".to_owned() });
+        let system = System {
+            distribution: Distribution::Debian,
+            suite: BUILDER_SUITE.to_owned(),
+            architecture: Architecture::Amd64,
+            mirrors: Vec::new(),
+            components: vec!["main".to_owned()],
+        };
+        let host = host_sources(Path::new("/etc/apt"));
+        // Where the host knows no archive, the tool has a default of its own.
+        let archive = self
+            .until_cancelled(archive_state(&*self.fetch, &system, &host, &|_| ()))
+            .await?
+            .unwrap_or_default();
+        let sources: Vec<_> = archive.sources_list().lines().map(str::to_owned).collect();
+        let progress = |step: &str| {
+            self.events.emit(Event::Working { text: format!("making the builder image: {step}") });
+        };
+        let order = ImageOrder {
+            route,
+            sources: &sources,
+            epoch: archive.epoch().unwrap_or(0),
+            run,
+            progress: &progress,
+            cancel: self.cancel.clone(),
+        };
+        let built = definition.build(engine, order).await;
+        if built.is_err() && *self.cancel.borrow() != Cancel::No {
+            return Err(RunError::Cancelled);
         }
-    };
-    events.emit(Event::ImageReady {
-        image: image.name.clone(),
-        built,
-        seconds: started.elapsed().as_secs_f64(),
-    });
-    Ok(image)
+        built.map_err(RunError::sandbox("the builder image is needed for every stage"))
+    }
 }
 
 /// The archives that mmdebstrap itself would use for a system, where a builder image can be asked.

@@ -1,4 +1,4 @@
-//! `isokiln clean`: giving back what lies in the engine, and with `--all` everything.
+//! Giving back what lies in the engine and in isokiln's folder: `clean`, `gc`, `image rm`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,8 +25,6 @@ pub struct CleanReport {
     pub leftovers: Vec<String>,
     /// Volumes: unpacked layers and package caches.
     pub volumes: Vec<String>,
-    /// Builder images.
-    pub images: Vec<String>,
     /// Folders on this machine.
     pub folders: Vec<String>,
 }
@@ -44,19 +42,17 @@ pub fn verify(home: &Home, waiting: impl FnOnce(&str)) -> Result<VerifyReport, R
 }
 
 impl Session {
-    /// Removes what lies in the engine for this folder; with `all`, also the folder and the builder images.
+    /// Removes what lies in the engine for this folder; with `all`, also the folder, and the volumes of
+    /// folders that are gone. Builder images stay: other folders use them too.
     pub async fn clean(&self, root: &Path, all: bool) -> Result<CleanReport, RunError> {
-        let engine =
-            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        let engine = self.engine().await?;
         let failed = || "not everything could be removed";
         let mut report = CleanReport::default();
         let home = Home::find(root);
-        let lock = home.as_ref().map(|home| {
-            home.lock(|holder| {
-                self.events.warn(format!("waiting for process {holder}, which writes to the same store"));
-            })
-        });
-        let lock = lock.transpose()?;
+        let lock = match &home {
+            Some(home) => Some(self.lock(home).await?),
+            None => None,
+        };
         let gone = sweep(&engine).await.map_err(RunError::sandbox(failed()))?;
         report.leftovers.extend(gone.into_iter().map(|leftover| leftover.name));
         if let Some(home) = &home {
@@ -68,22 +64,15 @@ impl Session {
         }
         if all {
             for volume in orphaned_volumes(&engine).await.map_err(RunError::sandbox(failed()))? {
-                volume.remove(&engine).await.map_err(RunError::sandbox(failed()))?;
-                report.volumes.push(volume.name().to_owned());
-            }
-            for image in builder_images(&engine).await.map_err(RunError::sandbox(failed()))? {
-                remove_builder_image(&engine, &image).await.map_err(RunError::sandbox(failed()))?;
-                report.images.push(image);
+                // One that is in use belongs to somebody who is at work.
+                if volume.remove_unused(&engine).await.map_err(RunError::sandbox(failed()))? {
+                    report.volumes.push(volume.name().to_owned());
+                }
             }
             if let Some(home) = &home {
-                // Only what isokiln made: the folder may hold files of somebody else's.
-                for name in ["store", "runs", "archive.json", "latest", "lock"] {
-                    let path = home.path().join(name);
-                    let removed = match fs::symlink_metadata(&path) {
-                        Ok(facts) if facts.is_dir() => fs::remove_dir_all(&path),
-                        Ok(_) => fs::remove_file(&path),
-                        Err(_) => continue,
-                    };
+                for path in home.own() {
+                    let is_folder = path.symlink_metadata().is_ok_and(|facts| facts.is_dir());
+                    let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                     removed.map_err(|source| RunError::Folder { path: path.clone(), source })?;
                     report.folders.push(path.display().to_string());
                 }
@@ -95,12 +84,21 @@ impl Session {
         Ok(report)
     }
 
+    /// Removes all builder images from the engine; gives their names. The next build makes one anew.
+    pub async fn remove_images(&self) -> Result<Vec<String>, RunError> {
+        let engine = self.engine().await?;
+        let failed = || "not all builder images could be removed";
+        let images = builder_images(&engine).await.map_err(RunError::sandbox(failed()))?;
+        for image in &images {
+            remove_builder_image(&engine, image).await.map_err(RunError::sandbox(failed()))?;
+        }
+        Ok(images)
+    }
+
     /// Forgets old checkpoints and runs, and deletes what nothing refers to any more, in the store and, if
     /// the engine answers, in the engine.
     pub async fn collect(&self, home: &Home, rule: KeepRule, dry_run: bool) -> Result<GcReport, RunError> {
-        let _lock = home.lock(|holder| {
-            self.events.warn(format!("waiting for process {holder}, which writes to the same store"));
-        })?;
+        let _lock = self.lock(home).await?;
         let store = home.store()?;
         let mut report =
             store.collect(rule, dry_run).map_err(RunError::store("the store cannot be collected"))?;

@@ -1,6 +1,7 @@
 //! `isokiln doctor`: whether this machine can build and test, and what to do where it cannot.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use isokiln_core::boot::Accelerator;
 use isokiln_core::names::RunId;
@@ -15,7 +16,7 @@ use crate::archive::{archive_state, host_sources};
 use crate::boot::find_acceleration;
 use crate::sandbox::Sandbox;
 use crate::sandbox::docker::{
-    BUILDER_SUITE, BuilderDefinition, DockerSandbox, Engine, Leftover, Rights, StoreVolume, leftovers,
+    BUILDER_SUITE, BuilderDefinition, DockerSandbox, Engine, Leftover, StoreVolume, leftovers,
 };
 
 /// One thing that was looked at.
@@ -49,7 +50,7 @@ const BARELY: u64 = 2 << 30;
 
 impl Session {
     /// Looks at everything that a build needs. Makes nothing that stays.
-    pub async fn doctor(&self, home: &Path) -> Vec<Diagnosis> {
+    pub async fn doctor(&self, home: &Path) -> Result<Vec<Diagnosis>, RunError> {
         let mut findings = Vec::new();
         let engine = match Engine::connect().await {
             Ok(engine) => {
@@ -63,67 +64,47 @@ impl Session {
             }
         };
         if let Some(engine) = engine {
-            findings.extend(self.in_the_engine(&engine).await);
+            findings.extend(self.in_the_engine(&engine).await?);
         }
         findings.push(disk("disk of the store", free_here(home), home.display().to_string()));
-        findings.push(self.mirror().await);
-        findings
+        findings.push(self.until_cancelled(self.mirror()).await?);
+        Ok(findings)
     }
 
     /// What killed runs have left, and what cannot be judged from here.
     pub async fn residue(&self) -> Result<Vec<Leftover>, RunError> {
-        let engine =
-            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        let engine = self.engine().await?;
         leftovers(&engine).await.map_err(RunError::sandbox("leftovers cannot be looked for"))
     }
 
-    async fn in_the_engine(&self, engine: &Engine) -> Vec<Diagnosis> {
+    async fn in_the_engine(&self, engine: &Engine) -> Result<Vec<Diagnosis>, RunError> {
         let image = match BuilderDefinition::bundled().find(engine).await {
             Ok(Some(image)) => image,
             Ok(None) => {
-                return vec![Diagnosis {
+                return Ok(vec![Diagnosis {
                     subject: "builder image",
                     state: Health::Fair,
                     finding: "not made yet; rights and KVM can be looked at when it is".to_owned(),
                     cure: Some("isokiln image build makes it; so does the first build".to_owned()),
-                }];
+                }]);
             }
-            Err(error) => return vec![bad("builder image", &RunError::sandbox("no image")(error))],
+            Err(error) => return Ok(vec![bad("builder image", &RunError::sandbox("no image")(error))]),
         };
         let mut findings = vec![good("builder image", format!("{} ({})", image.name, show_size(image.size)))];
-        let Ok(run) = "doctor".parse::<RunId>() else { return findings };
-        findings.push(match Rights::find(engine, &image.name, &run).await {
-            Ok(Rights::Privileged) => good("rights", "the engine grants --privileged".to_owned()),
-            Ok(Rights::Capabilities(names)) => Diagnosis {
-                subject: "rights",
-                state: Health::Good,
-                finding: format!(
-                    "the engine refuses --privileged, but grants {} capabilities by name",
-                    names.len()
-                ),
-                cure: None,
-            },
-            Ok(Rights::Nothing | Rights::Only(_)) => good("rights", "few".to_owned()),
-            Err(error) => bad("rights", &RunError::sandbox("too few rights")(error)),
-        });
+        let Ok(run) = "doctor".parse::<RunId>() else { return Ok(findings) };
         // A volume of the doctor's own; one that a killed doctor leaves belongs to no folder that is there.
         let volume = StoreVolume::of(&std::env::temp_dir().join(format!("doctor-{}", std::process::id())));
-        let sandbox =
-            std::sync::Arc::new(DockerSandbox::new(engine.clone(), image.name, volume.clone(), run));
-        let free = sandbox.free_space().await;
-        findings.push(disk(
-            "disk of the engine",
-            free.map_err(|error| error.to_string()),
-            "the engine's volumes".to_owned(),
-        ));
-        findings.push(accelerator(&ContainerHost { sandbox: sandbox.clone() }).await);
+        let sandbox = Arc::new(DockerSandbox::new(engine.clone(), image.name, volume.clone(), run));
+        let grants = async { Ok(grants(&sandbox).await) };
+        let looked = self.unless_cancelled(engine, grants).await;
         if let Err(error) = sandbox.destroy().await {
             findings.push(bad("engine", &RunError::sandbox("cannot tidy up")(error)));
         }
         if let Err(error) = volume.remove(engine).await {
             findings.push(bad("engine", &RunError::sandbox("cannot tidy up")(error)));
         }
-        findings
+        findings.extend(looked?);
+        Ok(findings)
     }
 
     async fn mirror(&self) -> Diagnosis {
@@ -168,6 +149,20 @@ async fn engine_facts(engine: &Engine) -> Diagnosis {
         ),
         Err(error) => bad("engine", &RunError::sandbox("the engine does not describe itself")(error)),
     }
+}
+
+/// What the engine grants and has, as a container finds it.
+async fn grants(sandbox: &Arc<DockerSandbox>) -> Vec<Diagnosis> {
+    let rights = match sandbox.rights().await {
+        Ok(rights) => {
+            let remark = rights.remark();
+            good("rights", remark.unwrap_or_else(|| "the engine grants --privileged".to_owned()))
+        }
+        Err(error) => bad("rights", &RunError::sandbox("too few rights")(error)),
+    };
+    let free = sandbox.free_space().await.map_err(|error| error.to_string());
+    let disk = disk("disk of the engine", free, "the engine's volumes".to_owned());
+    vec![rights, disk, accelerator(&ContainerHost { sandbox: sandbox.clone() }).await]
 }
 
 async fn accelerator(host: &ContainerHost) -> Diagnosis {

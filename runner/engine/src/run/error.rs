@@ -270,7 +270,11 @@ fn sandbox_hint(error: &SandboxError) -> Option<String> {
             "the engine's disk is full: free some space there (docker system df), or isokiln clean, then build again"
                 .to_owned()
         }
-        SandboxError::Refused { .. } | SandboxError::Helper { .. } | SandboxError::Io { .. } => return None,
+        SandboxError::HungUp { .. } | SandboxError::Refused { .. } | SandboxError::Helper { .. } => {
+            "isokiln doctor says how the engine is; then try again: a build continues from its last checkpoint"
+                .to_owned()
+        }
+        SandboxError::Io { .. } => return None,
     })
 }
 

@@ -25,6 +25,9 @@ pub struct RunFolder {
     path: PathBuf,
 }
 
+/// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
+const OWN: [&str; 5] = ["store", "runs", "archive.json", "latest", "lock"];
+
 impl Home {
     /// The folder, made if need be.
     pub fn open(root: &Path) -> Result<Self, RunError> {
@@ -33,10 +36,15 @@ impl Home {
         Ok(Self { root })
     }
 
-    /// The folder, only if it is there: commands that look must not leave anything.
+    /// The folder, only if isokiln has used it: commands that look must not leave anything.
     pub fn find(root: &Path) -> Option<Self> {
         let root = fs::canonicalize(root).ok()?;
-        root.join("store").is_dir().then_some(Self { root })
+        OWN.iter().any(|name| root.join(name).exists()).then_some(Self { root })
+    }
+
+    /// What isokiln has made in the folder, which may hold files of somebody else's too.
+    pub(super) fn own(&self) -> impl Iterator<Item = PathBuf> {
+        OWN.iter().map(|name| self.root.join(name)).filter(|path| path.symlink_metadata().is_ok())
     }
 
     /// The folder itself.

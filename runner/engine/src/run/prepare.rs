@@ -1,4 +1,4 @@
-//! What a build rests on, found out before anything is started: engine, builder image, archive state.
+//! What a build rests on besides its pipeline: builder image, archive state, files, environment.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -7,30 +7,16 @@ use std::path::Path;
 
 use isokiln_core::archive::{AptSource, ArchiveState};
 use isokiln_core::digest::Digest;
-use isokiln_core::plan::{BuildContext, Plan};
+use isokiln_core::plan::BuildContext;
 
 use super::builder_image::tool_default_sources;
-use super::checkpoints::Shelf;
 use super::error::RunError;
 use super::events::Events;
 use super::home::Home;
 use super::project::Project;
 use crate::archive::{ArchiveError, Fetch, archive_state, host_sources};
 use crate::library;
-use crate::sandbox::docker::{BuilderDefinition, BuilderImage, Engine};
-
-/// A project and everything that its stage keys depend on.
-#[derive(Clone)]
-pub struct Prepared {
-    /// The project.
-    pub project: Project,
-    /// The engine.
-    pub engine: Engine,
-    /// The builder image, if it has been made.
-    pub image: Option<BuilderImage>,
-    /// Inputs that all stages share.
-    pub context: BuildContext,
-}
+use crate::sandbox::docker::{BuilderImage, Engine};
 
 /// Time given to files where there is no archive whose age could be used: 2024-01-01.
 const NO_ARCHIVE_EPOCH: i64 = 1_704_067_200;
@@ -40,41 +26,32 @@ const APT_ETC: &str = "/etc/apt";
 pub(super) const PROXY_VARIABLES: [&str; 6] =
     ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/// Finds out what a build of the project rests on. Starts nothing.
-pub async fn prepare(
+/// Finds out what all stages of the project depend on. `image` is the builder image, if it has been made.
+pub(super) async fn build_context(
     home: &Home,
-    project: Project,
+    project: &Project,
+    engine: &Engine,
+    image: Option<&BuilderImage>,
     fetch: &dyn Fetch,
     events: &Events,
-) -> Result<Prepared, RunError> {
-    let engine = Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
-    let definition = BuilderDefinition::bundled();
-    let image = async {
-        definition.find(&engine).await.map_err(RunError::sandbox("cannot look for the builder image"))
-    };
-    let archive = find_archive(home, &project, &engine, fetch, events);
-    let (image, archive) = tokio::try_join!(image, archive)?;
+) -> Result<BuildContext, RunError> {
     let files = project.digest_inputs()?;
+    let archive = find_archive(home, project, engine, fetch, events).await?;
     let epoch = env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.trim().parse().ok());
     let wanted = project.pipeline.stages.iter().flat_map(|stage| &stage.environment);
-    let context = BuildContext {
+    Ok(BuildContext {
         kinds: project.kinds.catalog.clone(),
         library: library::stage_library_digest(),
-        builder: image.as_ref().map_or_else(|| "not made yet".to_owned(), |image| image.contents.clone()),
+        builder: image.map_or_else(|| "not made yet".to_owned(), |image| image.contents.clone()),
         epoch: epoch.or(archive.epoch()).unwrap_or(NO_ARCHIVE_EPOCH),
         archive,
         files,
         environment: wanted.filter_map(|name| Some((name.clone(), env::var(name).ok()?))).collect(),
-    };
-    Ok(Prepared { project, engine, image, context })
+    })
 }
 
-/// Decides about every stage. Starts nothing.
-pub fn plan(home: &Home, prepared: &Prepared) -> Result<Plan, RunError> {
-    let shelf = Shelf::load(&home.store()?)?;
-    Ok(isokiln_core::plan::plan(&prepared.project.pipeline, &prepared.context, &shelf))
-}
-
+/// The archive's state. Where neither project nor host name an archive that has the suite, a builder image
+/// is asked in a container for the bootstrap tool's default.
 async fn find_archive(
     home: &Home,
     project: &Project,

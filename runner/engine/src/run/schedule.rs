@@ -22,6 +22,11 @@ use super::checkpoints::Shelf;
 use super::error::RunError;
 use crate::sandbox::{Cancel, CancelWatch, Tree};
 
+/// Something may have been started a moment before it was ended with everything else.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+/// After so many, what has not ended yet is not waited for: an engine that hangs must not keep the user.
+const ATTEMPTS: u32 = 10;
+
 /// How far a stage is, for its children.
 #[derive(Clone)]
 enum Progress {
@@ -68,8 +73,22 @@ impl Build {
         }
         let mut wish = self.cancel.clone();
         let mut first_error = None;
+        let mut again = tokio::time::interval(AGAIN);
+        let mut attempts = 0;
         loop {
+            let ends_now = *wish.borrow() == Cancel::Now;
             tokio::select! {
+                // Without its containers, whatever is being moved or saved breaks off.
+                _ = again.tick(), if ends_now => {
+                    attempts += 1;
+                    if attempts > ATTEMPTS {
+                        first_error = Some(RunError::Cancelled);
+                        break;
+                    }
+                    if let Err(error) = self.sandbox.destroy().await {
+                        tracing::debug!("cannot stop at once: {error}");
+                    }
+                }
                 ended = running.next() => match ended {
                     None => break,
                     Some(Ok(())) => {}
@@ -92,7 +111,12 @@ impl Build {
                 }
             }
         }
-        first_error.map_or(Ok(()), Err)
+        match first_error {
+            // What broke off because the user said so is no error.
+            Some(_) if *self.cancel.borrow() == Cancel::Now => Err(RunError::Cancelled),
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// The checkpoints that are usable; those that are not are forgotten first.

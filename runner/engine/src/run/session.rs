@@ -1,6 +1,6 @@
 //! Whole commands that run something: build a pipeline, test an ISO.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,16 +11,16 @@ use isokiln_core::names::ProfileName;
 
 use super::boot_test::{BootTests, ReportMemory, TestRequest, test_iso};
 use super::build::{Build, BuildOptions, Outcome};
-use super::builder_image::ensure_image;
 use super::clock::Clock;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
-use super::prepare::prepare;
+use super::prepare::build_context;
 use super::project::{Project, machine_profiles};
 use crate::archive::Fetch;
-use crate::sandbox::CancelWatch;
-use crate::sandbox::docker::{DockerSandbox, Engine, sweep};
+use crate::sandbox::docker::{BuilderImage, DockerSandbox, Engine, Route, remove_own, sweep};
+use crate::sandbox::{CancelWatch, cancelled};
+use crate::store::WriterLock;
 
 /// The edges that a command uses.
 pub struct Session {
@@ -49,40 +49,37 @@ impl Session {
     /// Builds a pipeline and tests its ISO; gives the exit code.
     pub async fn build(
         &self,
-        home: &Home,
+        root: &Path,
         project: Project,
         options: BuildOptions,
         testing: Testing,
     ) -> Result<u8, RunError> {
         let started = Instant::now();
-        let mut prepared = prepare(home, project, &*self.fetch, &self.events).await?;
-        self.sweep(&prepared.engine).await?;
-        let _lock = home.lock(|holder| {
-            self.events.warn(format!("waiting for process {holder}, which writes to the same store"));
-        })?;
+        project.digest_inputs()?;
+        let engine = self.engine().await?;
+        let home = &Home::open(root)?;
+        self.sweep(&engine).await?;
+        let _lock = self.lock(home).await?;
         let run = self.begin(
             home,
-            Some(&prepared.project),
-            &prepared.project.pipeline.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
+            Some(&project),
+            &project.pipeline.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
         )?;
         let mut script_seconds = 0.0;
         let is_partial = options.until.is_some();
         let result = async {
-            let image =
-                ensure_image(&prepared.engine, None, false, &run.id, &*self.fetch, &self.events).await?;
-            prepared.context.builder = image.contents.clone();
-            let sandbox = DockerSandbox::new(
-                prepared.engine.clone(),
-                image.name.clone(),
-                home.volume(),
-                run.id.clone(),
-            );
+            // First of all: what the archive is may have to be asked of the image.
+            let image = self.ensure_image(&engine, None, false, &run.id).await?;
+            let context = build_context(home, &project, &engine, Some(&image), &*self.fetch, &self.events);
+            let context = self.unless_cancelled(&engine, context).await?;
+            let sandbox =
+                DockerSandbox::new(engine.clone(), image.name.clone(), home.volume(), run.id.clone());
             let sandbox = Arc::new(sandbox);
             let build = Build::new(
                 home,
                 run.clone(),
-                prepared.project.clone(),
-                prepared.context.clone(),
+                project.clone(),
+                context,
                 sandbox.clone(),
                 self.events.clone(),
                 self.cancel.clone(),
@@ -102,11 +99,11 @@ impl Session {
                 events: self.events.clone(),
                 cancel: self.cancel.clone(),
             };
-            let code = self.test_artifacts(home, &prepared.project, &tests, &outcome, testing).await;
+            let code = self.test_artifacts(home, &project, &tests, &outcome, testing).await;
             let destroyed = tests.destroy().await;
             let code = code?;
             destroyed?;
-            if code.is_none() && prepared.project.pipeline.boot_test.is_some() && !is_partial {
+            if code.is_none() && project.pipeline.boot_test.is_some() && !is_partial {
                 self.events
                     .warn("[boot-test] has tested nothing: no stage has left a file that ends in .iso");
                 return Ok(exit::BOOT_INCONCLUSIVE);
@@ -161,18 +158,18 @@ impl Session {
     /// Tests any ISO; gives the exit code and the reports.
     pub async fn test(
         &self,
-        home: &Home,
+        root: &Path,
         request: TestRequest,
     ) -> Result<(u8, Vec<BootReport>, PathBuf), RunError> {
         let started = Instant::now();
         // What is not an ISO is refused before anything is started.
         super::boot_test::read_facts(&request.iso)?;
-        let engine =
-            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+        let engine = self.engine().await?;
+        let home = &Home::open(root)?;
         self.sweep(&engine).await?;
         let run = self.begin(home, None, &[])?;
         let result = async {
-            let image = ensure_image(&engine, None, false, &run.id, &*self.fetch, &self.events).await?;
+            let image = self.ensure_image(&engine, None, false, &run.id).await?;
             let sandbox = DockerSandbox::new(engine.clone(), image.name, home.volume(), run.id.clone());
             let tests = BootTests {
                 sandbox: Arc::new(sandbox),
@@ -201,15 +198,51 @@ impl Session {
     }
 
     /// Makes the builder image, or finds it.
-    pub async fn image(
-        &self,
-        route: Option<crate::sandbox::docker::Route>,
-        rebuild: bool,
-    ) -> Result<crate::sandbox::docker::BuilderImage, RunError> {
-        let engine =
-            Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))?;
+    pub async fn image(&self, route: Option<Route>, rebuild: bool) -> Result<BuilderImage, RunError> {
+        let engine = self.engine().await?;
         let run = "image".parse().map_err(|_| RunError::Network("bad run id".to_owned()))?;
-        ensure_image(&engine, route, rebuild, &run, &*self.fetch, &self.events).await
+        self.ensure_image(&engine, route, rebuild, &run).await
+    }
+
+    /// The engine, which most commands need.
+    pub(super) async fn engine(&self) -> Result<Engine, RunError> {
+        Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))
+    }
+
+    /// Waits for the right to write to the folder's store, unless the user wishes to stop.
+    pub(super) async fn lock(&self, home: &Home) -> Result<WriterLock, RunError> {
+        let (home, events) = (home.clone(), self.events.clone());
+        let lock = tokio::task::spawn_blocking(move || {
+            home.lock(|holder| events.warn(format!("waiting for {holder}, which writes to the same store")))
+        });
+        self.until_cancelled(lock)
+            .await?
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// Does what can be dropped at any time without a trace, until the user wishes to stop.
+    pub(super) async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, RunError> {
+        let mut cancel = self.cancel.clone();
+        tokio::select! {
+            done = work => Ok(done),
+            () = cancelled(&mut cancel) => Err(RunError::Cancelled),
+        }
+    }
+
+    /// Does what leaves nothing but containers when it is dropped, until the user wishes to stop; then
+    /// removes them.
+    pub(super) async fn unless_cancelled<T>(
+        &self,
+        engine: &Engine,
+        work: impl Future<Output = Result<T, RunError>>,
+    ) -> Result<T, RunError> {
+        match self.until_cancelled(work).await {
+            Ok(result) => result,
+            Err(cancelled) => {
+                remove_own(engine).await.map_err(RunError::sandbox("the engine could not be tidied up"))?;
+                Err(cancelled)
+            }
+        }
     }
 
     /// Removes what killed processes have left.

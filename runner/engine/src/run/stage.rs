@@ -60,7 +60,10 @@ impl Build {
             dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
             return Err(failed);
         }
-        ready.map_err(RunError::sandbox("the engine cannot move layers"))?;
+        let remark = ready.map_err(RunError::sandbox("the engine cannot move layers"))?;
+        if let Some(text) = remark {
+            self.events.emit(Event::Note { stage: None, text });
+        }
         let script_seconds = end.script_time.as_secs_f64();
         self.events.emit(Event::StageFinished {
             stage: stage.name.clone(),

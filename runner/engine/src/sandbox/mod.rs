@@ -50,6 +50,14 @@ pub enum SandboxError {
         /// What it said.
         reason: String,
     },
+    /// The engine was there and is gone.
+    #[error("the connection to the container engine broke off; it could not {action}: {reason}")]
+    HungUp {
+        /// What was asked of it.
+        action: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The engine grants too little for stages.
     #[error("the container engine grants too few rights for stages: {0}")]
     TooFewRights(String),
@@ -200,6 +208,13 @@ pub enum Cancel {
 /// Where to look for the user's wish to stop.
 pub type CancelWatch = tokio::sync::watch::Receiver<Cancel>;
 
+/// Resolves when there is a wish to stop, however soon.
+pub async fn cancelled(watch: &mut CancelWatch) {
+    if watch.wait_for(|cancel| *cancel != Cancel::No).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Resolves when the wish is [`Cancel::Now`].
 pub async fn cancelled_now(watch: &mut CancelWatch) {
     // If nobody can wish any more, nobody will.
@@ -211,8 +226,9 @@ pub async fn cancelled_now(watch: &mut CancelWatch) {
 /// Where stages run and layers lie unpacked.
 #[async_trait]
 pub trait Sandbox: Send + Sync {
-    /// Makes ready what moves layers. Everything else does it if need be, but later.
-    async fn prepare(&self) -> Result<(), SandboxError>;
+    /// Makes ready what moves layers. Everything else does it if need be, but later. The first time it
+    /// gives what people should know of this sandbox, if anything.
+    async fn prepare(&self) -> Result<Option<String>, SandboxError>;
 
     /// Unpacks a layer: the tar of an overlay lower directory goes into the flow.
     async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError>;

@@ -266,7 +266,39 @@ fn a_second_writer_waits_for_the_first() {
         });
         second.join().unwrap()
     });
-    assert_eq!(told, std::process::id().to_string());
+    assert_eq!(told, format!("process {}", std::process::id()));
+}
+
+#[test]
+fn a_holder_that_has_not_said_who_it_is_is_another_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lock");
+    let holder = fs::File::create(&path).unwrap();
+    holder.lock().unwrap();
+    let mut told = String::new();
+    WriterLock::take(&path, |holder_in_words| {
+        told = holder_in_words.to_owned();
+        holder.unlock().unwrap();
+    })
+    .unwrap();
+    assert_eq!(told, "another process");
+}
+
+#[test]
+fn a_lock_that_was_removed_while_waiting_is_taken_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("home/lock");
+    let first = WriterLock::take(&path, |_| panic!("nobody has it")).unwrap();
+    let second = WriterLock::take(&path, |_| {
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        drop(first);
+    })
+    .unwrap();
+    // Who comes now has to wait for the second.
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.trim(), std::process::id().to_string());
+    assert!(fs::File::open(&path).unwrap().try_lock().is_err());
+    drop(second);
 }
 
 /// A disk on which the n-th operation fails, and every one after it: a full disk, or a crash.

@@ -272,8 +272,8 @@ impl Inner {
 
 #[async_trait]
 impl Sandbox for FakeSandbox {
-    async fn prepare(&self) -> Result<(), SandboxError> {
-        self.0.enter(Point::Prepare, "").await
+    async fn prepare(&self) -> Result<Option<String>, SandboxError> {
+        self.0.enter(Point::Prepare, "").await.map(|()| None)
     }
 
     async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError> {

@@ -10,14 +10,14 @@ use bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use isokiln_core::digest::{Digest, Hasher};
 use isokiln_core::names::RunId;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio_util::io::ReaderStream;
 
-use super::super::SandboxError;
+use super::super::{CancelWatch, SandboxError, cancelled};
 use super::container::{Container, ContainerSpec};
 use super::engine::{Engine, chain, is_missing, refused};
 use super::exec::{Exec, Tail, output_of, split};
@@ -58,6 +58,32 @@ pub enum Route {
     Mirror,
     /// `Dockerfile.builder`, whose base comes from a registry.
     Dockerfile,
+}
+
+/// How an image is to be made.
+pub struct ImageOrder<'o> {
+    /// The way; `None` for the first that can work.
+    pub route: Option<Route>,
+    /// Lines for sources.list; none for the tool's own default.
+    pub sources: &'o [String],
+    /// Seconds since 1970 that its files are given as their time.
+    pub epoch: i64,
+    /// For the labels of containers.
+    pub run: &'o RunId,
+    /// Is told a line now and then.
+    pub progress: &'o (dyn Fn(&str) + Send + Sync),
+    /// The user's wish to stop: there is nothing to finish first.
+    pub cancel: CancelWatch,
+}
+
+impl ImageOrder<'_> {
+    async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, SandboxError> {
+        let mut cancel = self.cancel.clone();
+        tokio::select! {
+            done = work => Ok(done),
+            () = cancelled(&mut cancel) => Err(SandboxError::Image("it was stopped".to_owned())),
+        }
+    }
 }
 
 impl BuilderDefinition {
@@ -102,34 +128,28 @@ impl BuilderDefinition {
         }
     }
 
-    /// Makes the image. `sources` are lines for sources.list, empty for the tool's own default; `epoch`
-    /// is the time that its files are given; `progress` is told a line now and then.
-    pub async fn build(
-        &self,
-        engine: &Engine,
-        route: Option<Route>,
-        sources: &[String],
-        epoch: i64,
-        run: &RunId,
-        progress: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<BuilderImage, SandboxError> {
+    /// Makes the image.
+    pub async fn build(&self, engine: &Engine, order: ImageOrder<'_>) -> Result<BuilderImage, SandboxError> {
         let older = self.older(engine).await?;
-        let route = route.unwrap_or(match &older {
+        let route = order.route.unwrap_or(match &older {
             Some(_) => Route::Container,
             None if has_mmdebstrap() => Route::Mirror,
             None => Route::Dockerfile,
         });
         match (route, older) {
             (Route::Container, Some(image)) => {
-                self.build_in_container(engine, &image, sources, epoch, run, progress).await?;
+                self.build_in_container(engine, &image, &order).await?;
             }
             (Route::Container, None) => {
                 return Err(SandboxError::Image(
                     "the engine has no older builder image to make it in".to_owned(),
                 ));
             }
-            (Route::Mirror, _) => self.build_on_host(engine, sources, epoch, progress).await?,
-            (Route::Dockerfile, _) => self.build_by_dockerfile(engine, progress).await?,
+            (Route::Mirror, _) => self.build_on_host(engine, &order).await?,
+            (Route::Dockerfile, _) => {
+                // The engine stops when it is let go of.
+                order.until_stopped(self.build_by_dockerfile(engine, order.progress)).await??;
+            }
         }
         // Imports have been seen to end in an error though they worked, so the image itself decides.
         let image = self.find(engine).await?;
@@ -141,18 +161,12 @@ impl BuilderDefinition {
         Ok(all(engine).await?.into_iter().find(|name| *name != self.name()))
     }
 
-    async fn build_on_host(
-        &self,
-        engine: &Engine,
-        sources: &[String],
-        epoch: i64,
-        progress: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<(), SandboxError> {
-        let arguments = mmdebstrap_arguments(&self.packages, sources);
+    async fn build_on_host(&self, engine: &Engine, order: &ImageOrder<'_>) -> Result<(), SandboxError> {
+        let arguments = mmdebstrap_arguments(&self.packages, order.sources);
         tracing::debug!("running mmdebstrap {arguments:?}");
         let mut child = Command::new("mmdebstrap")
             .args(&arguments)
-            .env("SOURCE_DATE_EPOCH", epoch.to_string())
+            .env("SOURCE_DATE_EPOCH", order.epoch.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -169,17 +183,28 @@ impl BuilderDefinition {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 tail.push(format!("{line}\n").as_bytes());
                 if let Some(step) = line.strip_prefix("I: ") {
-                    progress(step);
+                    (order.progress)(step);
                 }
             }
             tail
         };
-        let (imported, tail) =
-            tokio::join!(self.import(engine, ReaderStream::with_capacity(stdout, 256 << 10)), told);
-        let status = child.wait().await.map_err(|error| SandboxError::Image(error.to_string()))?;
+        let ended = async move { child.wait().await.ok().and_then(|status| status.code()) }.boxed().shared();
+        let verdict = ended.clone();
+        let bytes =
+            only_whole(
+                ReaderStream::with_capacity(stdout, 256 << 10),
+                async move { verdict.await == Some(0) },
+            );
+        let imported = async { tokio::join!(self.import(engine, bytes), told) };
+        let imported = order.until_stopped(imported).await;
+        let status = match &imported {
+            Ok(_) => ended.await,
+            Err(_) => group.end(ended).await,
+        };
         group.forget();
-        if !status.success() {
-            let reason = tail.or_status(status.code().map_or(-1, i64::from));
+        let (imported, tail) = imported?;
+        if status != Some(0) {
+            let reason = tail.or_status(status.map_or(-1, i64::from));
             return Err(SandboxError::Image(format!("mmdebstrap failed: {}", last_error(&reason))));
         }
         imported
@@ -189,26 +214,27 @@ impl BuilderDefinition {
         &self,
         engine: &Engine,
         image: &str,
-        sources: &[String],
-        epoch: i64,
-        run: &RunId,
-        progress: &(dyn Fn(&str) + Send + Sync),
+        order: &ImageOrder<'_>,
     ) -> Result<(), SandboxError> {
-        progress(&format!("using mmdebstrap of {image}"));
-        let mut spec = ContainerSpec::new(image, run, "builder", &["sleep", "infinity"]);
-        spec.rights = Rights::find(engine, image, run).await?;
+        (order.progress)(&format!("using mmdebstrap of {image}"));
+        let mut spec = ContainerSpec::new(image, order.run, "builder", &["sleep", "infinity"]);
+        spec.rights = Rights::find(engine, image, order.run).await?;
         spec.network = true;
-        spec.environment.push(("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()));
+        spec.environment.push(("SOURCE_DATE_EPOCH".to_owned(), order.epoch.to_string()));
         let container = Container::create(engine, &spec).await?;
         let built = async {
             container.upload(Upload::library().stream()).await?;
             let _leash = container.attach().await?;
             container.start().await?;
-            let arguments = mmdebstrap_arguments(&self.packages, sources);
+            let arguments = mmdebstrap_arguments(&self.packages, order.sources);
             let mut command = vec!["mmdebstrap"];
             command.extend(arguments.iter().map(String::as_str));
             let (output, _input, (_, id)) = Exec::start(&container, &command, false).await?.into_parts();
             let (bytes, complaints) = split(output);
+            let (asked, asked_id, asked_complaints) = (engine.clone(), id.clone(), complaints.clone());
+            let bytes = only_whole(bytes, async move {
+                Exec::ended_well(&asked, &asked_id, "mmdebstrap", &asked_complaints).await.is_ok()
+            });
             let imported = self.import(engine, bytes).await;
             match Exec::ended_well(engine, &id, "mmdebstrap", &complaints).await {
                 Ok(()) => imported,
@@ -217,10 +243,10 @@ impl BuilderDefinition {
                 }
                 Err(error) => Err(error),
             }
-        }
-        .await;
+        };
+        let built = order.until_stopped(built).await;
         container.remove().await?;
-        built
+        built?
     }
 
     async fn build_by_dockerfile(
@@ -276,6 +302,19 @@ impl BuilderDefinition {
         }
         Ok(())
     }
+}
+
+/// What a tool writes, with an error at its end if the tool did not end well: the engine would take a part
+/// of a file system, even none at all, for the image.
+fn only_whole(
+    bytes: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ended_well: impl Future<Output = bool> + Send + 'static,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let verdict = async move {
+        let failed = || std::io::Error::other("the tool that makes the image failed");
+        (!ended_well.await).then(|| Err(failed()))
+    };
+    bytes.chain(futures_util::stream::once(verdict).filter_map(std::future::ready))
 }
 
 /// Names of all builder images in the engine.

@@ -156,11 +156,16 @@ impl Container {
     pub(super) async fn create(engine: &Engine, spec: &ContainerSpec) -> Result<Self, SandboxError> {
         let name = format!("isokiln-{}-{}-{}", spec.run, spec.purpose, std::process::id());
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let created = engine
-            .docker
-            .create_container(Some(options), spec.body())
-            .await
-            .map_err(|error| refused(format!("make a container for {}", spec.purpose), &error))?;
+        let (making, body) = (engine.clone(), spec.body());
+        // In a task of its own: the engine makes it also if nobody waits for the answer any more, and
+        // whoever removes what was made has to know when that is over.
+        let created = tokio::spawn(async move {
+            let _being_made = making.making.read().await;
+            making.docker.create_container(Some(options), body).await
+        });
+        let created = created.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let created =
+            created.map_err(|error| refused(format!("make a container for {}", spec.purpose), &error))?;
         Ok(Self { engine: engine.clone(), id: created.id })
     }
 

@@ -2,11 +2,13 @@
 
 use std::env;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use serde::Serialize;
+use tokio::sync::RwLock;
 
 use super::super::SandboxError;
 
@@ -15,6 +17,8 @@ use super::super::SandboxError;
 pub struct Engine {
     pub(super) docker: Docker,
     address: String,
+    /// Held for reading while a container is being made.
+    pub(super) making: Arc<RwLock<()>>,
 }
 
 /// What an engine says of itself.
@@ -47,12 +51,10 @@ impl Engine {
             _ => default_address(),
         };
         let timeout = TIMEOUT.as_secs();
-        let client = if address.starts_with("unix://") {
-            Docker::connect_with_unix(&address, timeout, API_DEFAULT_VERSION)
-        } else if address.starts_with("tcp://") || address.starts_with("http://") {
-            Docker::connect_with_http(&address, timeout, API_DEFAULT_VERSION)
-        } else {
-            return Err(SandboxError::BadAddress(address));
+        let client = match form_of(&address) {
+            Some(Form::Socket) => Docker::connect_with_unix(&address, timeout, API_DEFAULT_VERSION),
+            Some(Form::Port) => Docker::connect_with_http(&address, timeout, API_DEFAULT_VERSION),
+            None => return Err(SandboxError::BadAddress(address)),
         };
         let unreachable = |reason: String| SandboxError::Unreachable { address: address.clone(), reason };
         let docker = client.map_err(|error| match error {
@@ -68,7 +70,7 @@ impl Engine {
                 }
                 Err(unreachable(reason))
             }
-            Ok(Ok(_)) => Ok(Self { docker, address }),
+            Ok(Ok(_)) => Ok(Self { docker, address, making: Arc::default() }),
         }
     }
 
@@ -87,13 +89,27 @@ impl Engine {
         })
     }
 
-    /// Whether the address is a socket of this machine, so that shared folders are worth a try.
+    /// Whether the engine may see this machine's folders, so that a shared one is worth a try. Behind a
+    /// port, be it of this machine, there is usually a tunnel.
     pub(super) fn may_be_local(&self) -> bool {
         self.address.starts_with("unix://")
-            || ["tcp://127.", "tcp://localhost", "http://127.", "http://localhost"]
-                .iter()
-                .any(|local| self.address.starts_with(local))
     }
+}
+
+/// The forms of address that are supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Socket,
+    Port,
+}
+
+fn form_of(address: &str) -> Option<Form> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return (!path.is_empty()).then_some(Form::Socket);
+    }
+    let place = address.strip_prefix("tcp://").or_else(|| address.strip_prefix("http://"))?;
+    let (host, port) = place.trim_end_matches('/').rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then_some(Form::Port)
 }
 
 fn default_address() -> String {
@@ -110,14 +126,24 @@ fn default_address() -> String {
     format!("unix://{system}")
 }
 
-/// The engine's refusal, with all that it said.
+/// Why the engine did not do something: its refusal with all that it said, or that it is gone.
 pub(super) fn refused(action: impl Into<String>, error: &Error) -> SandboxError {
     let reason = match error {
+        Error::HyperResponseError { .. } | Error::HyperLegacyError { .. } | Error::IOError { .. }
+            if !is_our_fault(error) =>
+        {
+            return SandboxError::HungUp { action: action.into(), reason: chain(error) };
+        }
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
         Error::DockerStreamError { error } => error.clone(),
         error => chain(error),
     };
     SandboxError::Refused { action: action.into(), reason }
+}
+
+/// Whether a request broke off at this end, because what was to be sent could not be read.
+fn is_our_fault(error: &Error) -> bool {
+    chain(error).contains("user's Body")
 }
 
 /// An error with its sources: the innermost usually says what happened.
@@ -137,4 +163,22 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 /// Whether the engine says that a thing is not there.
 pub(super) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_path_or_a_host_and_a_port() {
+        assert_eq!(form_of("unix:///run/engine.sock"), Some(Form::Socket));
+        for address in ["tcp://127.0.0.1:2375", "http://engine:2375/", "tcp://[::1]:2375"] {
+            assert_eq!(form_of(address), Some(Form::Port), "{address}");
+        }
+        for address in
+            ["", "unix://", "tcp://", "tcp://host", "tcp://:2375", "tcp://host:port", "ssh://host:22"]
+        {
+            assert_eq!(form_of(address), None, "{address}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 
 use super::super::messages::{Part, Separator, StageMessage};
 use super::super::{ContainerFile, Inflow, SandboxError};
-use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
+use super::container::{Attachment, Container, ContainerSpec};
 use super::exec::{Exec, Tail};
 use super::rights::Rights;
 use super::upload::Upload;
@@ -45,8 +45,9 @@ impl DockerSandbox {
     /// Takes an ISO into the volume; also gives the path at which QEMU will find it.
     pub async fn iso_inflow(&self, digest: Digest) -> Result<(Inflow, String), SandboxError> {
         let name = format!("{}.iso", digest.short());
-        let flow = self.carry_in(&["iso", &name], "taking the ISO").await?;
-        Ok((flow, format!("{VOLUME}/iso/{name}")))
+        let run = self.run.as_str();
+        let flow = self.carry_in(&["iso", run, &name], "taking the ISO").await?;
+        Ok((flow, format!("{VOLUME}/iso/{run}/{name}")))
     }
 
     /// Starts QEMU.
@@ -57,7 +58,7 @@ impl DockerSandbox {
         spec.rights = Rights::Only(TO_BECOME_USER.map(str::to_owned).to_vec());
         // The guest's own network goes out through QEMU.
         spec.network = true;
-        spec.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: true });
+        spec.volume = Some(self.mount(true).await?);
         spec.environment = vec![
             ("ISOKILN_USER".to_owned(), format!("{}:{}", order.user.0, order.user.1)),
             ("ISOKILN_TOKEN".to_owned(), self.token.clone()),

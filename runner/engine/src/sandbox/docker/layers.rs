@@ -1,6 +1,7 @@
 //! [`Sandbox`] kept with containers.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use isokiln_core::digest::{DiffId, Digest};
@@ -17,8 +18,10 @@ pub(super) fn work(run: &RunId, stage: &StageName) -> String {
 
 #[async_trait]
 impl Sandbox for DockerSandbox {
-    async fn prepare(&self) -> Result<(), SandboxError> {
-        self.porter().await.map(drop)
+    async fn prepare(&self) -> Result<Option<String>, SandboxError> {
+        self.porter().await?;
+        let first = !self.remarked.swap(true, Ordering::Relaxed);
+        Ok(self.rights().await?.remark().filter(|_| first))
     }
 
     async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError> {
@@ -56,7 +59,9 @@ impl Sandbox for DockerSandbox {
         layers: &BTreeSet<DiffId>,
     ) -> Result<BTreeSet<DiffId>, SandboxError> {
         let names: Vec<_> = layers.iter().map(|layer| layer.0.hex()).collect();
-        let mut arguments = vec!["keep-only", run.as_str()];
+        // A boot test takes no lock: it is at work for as long as it has a container.
+        let at_work = sweep::runs(&self.engine).await?.join(" ");
+        let mut arguments = vec!["keep-only", run.as_str(), &at_work];
         arguments.extend(names.iter().map(String::as_str));
         let listed = self.carry(&arguments, "tidying the volume").await?;
         Ok(listed
@@ -76,6 +81,6 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn destroy(&self) -> Result<(), SandboxError> {
-        sweep::remove_run(&self.engine, &self.run).await
+        sweep::remove_own(&self.engine).await
     }
 }

@@ -24,18 +24,19 @@ mod upload;
 mod volume;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use isokiln_core::names::RunId;
 use tokio::sync::OnceCell;
 
 pub use builder::{
-    BUILDER_SUITE, BuilderDefinition, BuilderImage, Route, all as builder_images, default_sources,
-    remove as remove_builder_image,
+    BUILDER_SUITE, BuilderDefinition, BuilderImage, ImageOrder, Route, all as builder_images,
+    default_sources, remove as remove_builder_image,
 };
 pub use engine::{Engine, EngineFacts};
 pub use guest::{Channel, GuestContainer, GuestOrder};
 pub use rights::Rights;
-pub use sweep::{Fate, Leftover, leftovers, sweep};
+pub use sweep::{Fate, Leftover, leftovers, remove_own, sweep};
 pub use upload::{InputError, digest_input};
 pub use volume::{StoreVolume, orphaned_volumes};
 
@@ -57,13 +58,24 @@ pub struct DockerSandbox {
     token: String,
     rights: OnceCell<Rights>,
     porter: OnceCell<Arc<Porter>>,
+    /// Whether people have been told what is special about the engine.
+    remarked: AtomicBool,
 }
 
 impl DockerSandbox {
     /// A sandbox for one run, on an engine that has the builder image.
     pub fn new(engine: Engine, image: String, volume: StoreVolume, run: RunId) -> Self {
         let token = isokiln_core::digest::Digest::of(format!("{run}{}", std::process::id())).short();
-        Self { engine, image, volume, run, token, rights: OnceCell::new(), porter: OnceCell::new() }
+        Self {
+            engine,
+            image,
+            volume,
+            run,
+            token,
+            rights: OnceCell::new(),
+            porter: OnceCell::new(),
+            remarked: AtomicBool::new(false),
+        }
     }
 
     /// Another sandbox for the same run, after [`super::Sandbox::destroy`] has ended this one.
@@ -76,6 +88,7 @@ impl DockerSandbox {
             token: self.token.clone(),
             rights: OnceCell::new_with(self.rights.get().cloned()),
             porter: OnceCell::new(),
+            remarked: AtomicBool::new(self.remarked.load(Ordering::Relaxed)),
         }
     }
 

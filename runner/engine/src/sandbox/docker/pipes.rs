@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::super::{Inflow, Outflow, SandboxError};
@@ -176,34 +177,56 @@ async fn inflow_by_api(
     let exec = Exec::start(porter, &[command, &["/dev/stdin"]].concat(), true).await?;
     let (output, input, (engine, id)) = exec.into_parts();
     let (bytes, complaints) = split(output);
-    let done = async move {
-        // Nothing is printed, but the end of the output is the end of the command.
+    // Nothing is printed, but the end of the output is the end of the command: whoever still writes then
+    // would wait for a reader that is gone.
+    let (sender, ended) = watch::channel(false);
+    let command = tokio::spawn(async move {
         bytes.for_each(|_| std::future::ready(())).await;
+        sender.send_replace(true);
         Exec::ended_well(&engine, &id, what, &complaints).await
-    };
+    });
     let handle = tokio::runtime::Handle::current();
-    Ok(Inflow { bytes: Box::new(ClosingWriter { input, handle }), done: Box::pin(done) })
+    let bytes = Box::new(ClosingWriter { input, ended, handle });
+    Ok(Inflow { bytes, done: Box::pin(async move { joined(command.await) }) })
 }
 
 /// Writes from a blocking thread; tells the other end when dropped that nothing more comes.
 struct ClosingWriter {
     input: super::exec::ExecInput,
+    /// Whether the reader has ended.
+    ended: watch::Receiver<bool>,
     handle: tokio::runtime::Handle,
+}
+
+impl ClosingWriter {
+    /// Does something with the input, as long as somebody reads it.
+    fn while_read<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut super::exec::ExecInput) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let (input, ended) = (&mut self.input, &mut self.ended);
+        self.handle.block_on(async {
+            tokio::select! {
+                done = work(input) => done,
+                _ = ended.wait_for(|ended| *ended) => Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        })
+    }
 }
 
 impl Write for ClosingWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.handle.block_on(self.input.write(bytes))
+        self.while_read(async |input| input.write(bytes).await)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.handle.block_on(self.input.flush())
+        self.while_read(async |input| input.flush().await)
     }
 }
 
 impl Drop for ClosingWriter {
     fn drop(&mut self) {
         // If the connection is gone, so is the reader.
-        drop(self.handle.block_on(self.input.shutdown()));
+        drop(self.while_read(async |input| input.shutdown().await));
     }
 }

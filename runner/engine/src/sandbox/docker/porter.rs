@@ -26,8 +26,15 @@ pub(super) struct Porter {
 const PROGRAM: &str = "/isokiln/lib/porter";
 
 impl DockerSandbox {
-    pub(super) async fn rights(&self) -> Result<&Rights, SandboxError> {
+    /// What the engine grants; asked once.
+    pub async fn rights(&self) -> Result<&Rights, SandboxError> {
         self.rights.get_or_try_init(|| Rights::find(&self.engine, &self.image, &self.run)).await
+    }
+
+    /// The volume for a container; made first, because one that a container makes belongs to no folder.
+    pub(super) async fn mount(&self, read_only: bool) -> Result<VolumeMount, SandboxError> {
+        self.volume.make(&self.engine).await?;
+        Ok(VolumeMount { name: self.volume.name().to_owned(), read_only })
     }
 
     pub(super) async fn porter(&self) -> Result<&Porter, SandboxError> {
@@ -35,10 +42,9 @@ impl DockerSandbox {
             .porter
             .get_or_try_init(async || {
                 let rights = self.rights().await?.clone();
-                self.volume.make(&self.engine).await?;
                 let mut spec = ContainerSpec::new(&self.image, &self.run, "porter", &["sleep", "infinity"]);
                 spec.rights = rights;
-                spec.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: false });
+                spec.volume = Some(self.mount(false).await?);
                 Porter::start(&self.engine, spec).await.map(std::sync::Arc::new)
             })
             .await?;

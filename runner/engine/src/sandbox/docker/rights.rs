@@ -103,6 +103,12 @@ impl Rights {
         }
     }
 
+    /// What people should know of rights that are not what stages ask for first.
+    pub fn remark(&self) -> Option<String> {
+        let Self::Capabilities(names) = self else { return None };
+        Some(format!("the engine refuses --privileged, but grants {} capabilities by name", names.len()))
+    }
+
     /// Finds out what the engine grants, by asking for it.
     pub async fn find(
         engine: &Engine,

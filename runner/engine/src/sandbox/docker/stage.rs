@@ -16,7 +16,7 @@ use super::super::{
     CancelWatch, SandboxError, StageEnd, StageExit, StageOutput, StageSpec, Tree, cancelled_now,
 };
 use super::DockerSandbox;
-use super::container::{Attachment, Container, ContainerSpec, VolumeMount};
+use super::container::{Attachment, Container, ContainerSpec};
 use super::layers::work;
 use super::stats::later;
 use super::upload::Upload;
@@ -48,6 +48,8 @@ const COUNTING: Duration = Duration::from_millis(250);
 /// seen to stay open).
 const LAG: Duration = Duration::from_millis(30);
 const GRACE: Duration = Duration::from_secs(3);
+/// Status of a container whose leash was let go of (`images/stage/leash`).
+const LET_GO: i64 = 129;
 
 /// Lets a container go. Its leash keeps it for a moment after the script's end, so that the engine can
 /// still be asked what it has used.
@@ -91,7 +93,7 @@ impl DockerSandbox {
         container.rights = self.rights().await?.clone();
         container.network = spec.network;
         container.limits = Some(self.within_reach(spec.limits).await?);
-        container.volume = Some(VolumeMount { name: self.volume.name().to_owned(), read_only: false });
+        container.volume = Some(self.mount(false).await?);
         let top_first: Vec<_> = spec.trees.iter().rev().map(|tree| path_of(tree, spec)).collect();
         let word = |word: &str| word.to_owned();
         container.environment = vec![
@@ -184,8 +186,15 @@ impl DockerSandbox {
         hearing.rest(&mut printed, GRACE).await;
         drop(input);
         drop(printed);
-        if let Ok(status) = tokio::time::timeout(GRACE, container.wait()).await {
-            status?;
+        let status = match tokio::time::timeout(GRACE, container.wait()).await {
+            Ok(status) => status?,
+            Err(_) => None,
+        };
+        if let (None, None, Some(LET_GO)) = (stopped, hearing.ended, status) {
+            return Err(SandboxError::HungUp {
+                action: format!("pass on the output of stage {}", spec.stage),
+                reason: "the stage was let go of while it ran".to_owned(),
+            });
         }
         let exit = match (stopped, hearing.ended) {
             (Some(stopped), _) => stopped,

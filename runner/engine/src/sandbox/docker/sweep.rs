@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use isokiln_core::names::RunId;
 use serde::Serialize;
 
 use super::super::SandboxError;
@@ -106,14 +105,20 @@ pub async fn sweep(engine: &Engine) -> Result<Vec<Leftover>, SandboxError> {
     Ok(gone)
 }
 
-/// Removes every container of a run.
-pub(super) async fn remove_run(engine: &Engine, run: &RunId) -> Result<(), SandboxError> {
-    for container in containers(engine, &format!("{RUN}={run}")).await? {
+/// Removes every container that this process has made, also one that the engine is still making.
+pub async fn remove_own(engine: &Engine) -> Result<(), SandboxError> {
+    let _nothing_is_being_made = engine.making.write().await;
+    for container in containers(engine, &format!("{OWNER}={}", owner())).await? {
         if let Some(id) = &container.id {
             remove_container(engine, id).await?;
         }
     }
     Ok(())
+}
+
+/// Names of the runs that have a container.
+pub(super) async fn runs(engine: &Engine) -> Result<Vec<String>, SandboxError> {
+    Ok(containers(engine, RUN).await?.iter().map(|container| label(container, RUN)).collect())
 }
 
 async fn containers(engine: &Engine, filter: &str) -> Result<Vec<ContainerSummary>, SandboxError> {

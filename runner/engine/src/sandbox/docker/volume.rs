@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use bollard::errors::Error;
 use bollard::models::{Volume, VolumeCreateRequest};
 use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder};
 use isokiln_core::digest::Digest;
@@ -59,11 +60,23 @@ impl StoreVolume {
 
     /// Removes it; one that is not there counts as removed.
     pub async fn remove(&self, engine: &Engine) -> Result<(), SandboxError> {
+        self.try_remove(engine).await.map_err(|error| refused("remove the volume", &error))
+    }
+
+    /// Removes it unless a container uses it; gives whether it is gone.
+    pub async fn remove_unused(&self, engine: &Engine) -> Result<bool, SandboxError> {
+        match self.try_remove(engine).await {
+            Ok(()) => Ok(true),
+            Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(false),
+            Err(error) => Err(refused("remove a volume", &error)),
+        }
+    }
+
+    async fn try_remove(&self, engine: &Engine) -> Result<(), Error> {
         let options = RemoveVolumeOptionsBuilder::default().force(true).build();
         match engine.docker.remove_volume(&self.name, Some(options)).await {
-            Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
-            Err(error) => Err(refused("remove the volume", &error)),
+            removed => removed,
         }
     }
 }

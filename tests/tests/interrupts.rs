@@ -1,0 +1,248 @@
+//! Signals, closed terminals and other isokilns: what stops, what goes on, what is left.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use isokiln_tests::{Engine, Finished, Project, Running, binary, boot_sector_iso, wait_until};
+use nix::sys::signal::Signal;
+
+/// Stopping at once means: long before what runs would be done.
+const AT_ONCE: Duration = Duration::from_secs(15);
+
+/// Fails the test unless the project's next build goes on after `base`.
+#[track_caller]
+fn expect_to_continue(project: &Project) {
+    project.expect_no_residue();
+    project.expect_whole_store();
+    assert_eq!(project.saved(), ["base"]);
+    project.hurry();
+    project.build(&[]).expect_code(0);
+    assert_eq!(project.outcome(), "base hit, slow done, after done");
+    project.expect_no_residue();
+}
+
+/// Sends a signal and waits for an end that comes soon.
+#[track_caller]
+fn stop(running: Running, signal: Signal) -> Finished {
+    let since = Instant::now();
+    running.signal(signal);
+    let finished = running.wait();
+    assert!(since.elapsed() < AT_ONCE, "it took {:.1?} to stop\n{finished}", since.elapsed());
+    finished
+}
+
+#[test]
+fn the_first_ctrl_c_lets_the_stage_finish_and_keeps_it() {
+    let project = Project::slow(3);
+    let running = project.start_slow(|_| ());
+    running.signal(Signal::SIGINT);
+    running
+        .wait()
+        .expect_code(130)
+        .says("Cancel stopping at the next safe point; press Ctrl-C again to stop now")
+        .says("Done slow")
+        .says("error: cancelled")
+        .never_says("Run after");
+    assert_eq!(project.record()["exit_code"], 130);
+    assert_eq!(project.saved(), ["base", "slow"]);
+    project.expect_no_residue();
+    project.expect_whole_store();
+
+    project.build(&[]).expect_code(0);
+    assert_eq!(project.outcome(), "base hit, slow hit, after done");
+}
+
+#[test]
+fn the_second_ctrl_c_stops_at_once() {
+    let project = Project::slow(60);
+    let mut running = project.start_slow(|_| ());
+    running.signal(Signal::SIGINT);
+    running.wait_until_it_says("press Ctrl-C again");
+    assert!(running.is_running(), "the first one is not enough");
+    stop(running, Signal::SIGINT).expect_code(130).says("Cancel stopping now").says("error: cancelled");
+    expect_to_continue(&project);
+}
+
+#[test]
+fn termination_and_a_hang_up_stop_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let project = Project::slow(60);
+        stop(project.start_slow(|_| ()), signal)
+            .expect_code(130)
+            .says("Cancel stopping now")
+            .says("error: cancelled");
+        expect_to_continue(&project);
+    }
+}
+
+#[test]
+fn who_waits_for_the_lock_can_be_stopped_in_any_way() {
+    let project = Project::tiny("");
+    project.build(&[]).expect_code(0);
+    // Whoever has the lock has not said who it is.
+    let lock = fs::File::create(project.home().join("lock")).expect("a file");
+    lock.lock().expect("nobody else has it");
+    let runs = project.runs();
+    for arguments in [&["build", "pipeline.toml"][..], &["gc"], &["clean"], &["clean", "--all"]] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let mut running = project.start(arguments);
+            running.wait_until_it_says("waiting for another process, which writes to the same store");
+            stop(running, signal).expect_code(130).says("error: cancelled");
+        }
+    }
+    assert_eq!(project.runs(), runs, "a build that never began is no run");
+    lock.unlock().expect("it was ours");
+    project.build(&[]).expect_code(0).says("0 stages run, 1 from checkpoints");
+}
+
+/// Names in the store that are no blobs: files that were never finished.
+fn unfinished(project: &Project) -> Vec<String> {
+    let names = fs::read_dir(project.home().join("store/blobs/sha256")).expect("blobs").flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.len() != 64).collect()
+}
+
+#[test]
+fn a_signal_breaks_off_saving_and_unpacking() {
+    let project = Project::tiny(
+        "\n[[stage]]\nname = \"big\"\nuses = \"big\"\n\n[[stage]]\nname = \"after\"\nrun = \"echo one >/etc/after\"\n",
+    );
+    project.add_kind("big", "head -c 400M /dev/urandom >\"$ROOTFS/big\"\n");
+    let mut running = project.start(&["build", "pipeline.toml", "--no-test"]);
+    running.wait_until_it_says("Done big");
+    let finished = stop(running, Signal::SIGTERM).expect_code(130).says("error: cancelled");
+    assert_eq!(finished.stderr.matches("error:").count(), 1, "{finished}");
+    assert_eq!(project.saved(), ["base"], "the stage was not being saved any more");
+    assert_eq!(unfinished(&project), [""; 0]);
+    project.expect_whole_store();
+    project.expect_no_residue();
+
+    project.build(&[]).expect_code(0);
+    assert_eq!(project.outcome(), "base hit, big done, after done");
+    Engine::connect().remove_volume(&project.volume().expect("a volume"));
+    project.edit("pipeline.toml", "echo one", "echo two");
+    let mut running = project.start(&["build", "pipeline.toml", "--no-test"]);
+    running.wait_until_it_says("unpacking layer");
+    let finished = stop(running, Signal::SIGTERM).expect_code(130).says("error: cancelled");
+    assert_eq!(finished.stderr.matches("error:").count(), 1, "{finished}");
+    project.expect_whole_store();
+    project.expect_no_residue();
+
+    project.build(&[]).expect_code(0);
+    assert_eq!(project.outcome(), "base hit, big hit, after done");
+}
+
+#[test]
+fn a_boot_test_ends_with_the_first_ctrl_c() {
+    let project = Project::tiny("");
+    project.write("endless.iso", boot_sector_iso());
+    let mut running = project.start(&["test", "endless.iso", "--profile", "bios-cd"]);
+    running.wait_until_it_says("Boot bios-cd under");
+    stop(running, Signal::SIGINT).expect_code(130).says("error: cancelled");
+    project.expect_no_residue();
+    // Also while the machine is not there yet.
+    let mut running = project.start(&["test", "endless.iso", "--profile", "bios-cd"]);
+    running.wait_until_it_says("finding out whether KVM runs guests");
+    stop(running, Signal::SIGINT).expect_code(130).says("error: cancelled").never_says("Boot bios-cd");
+    project.expect_no_residue();
+}
+
+#[test]
+fn a_killed_build_leaves_what_the_next_command_lists_and_sweeps() {
+    let project = Project::slow(60);
+    // In a folder of its own, where nobody else sweeps.
+    let temporary = project.path("tmp");
+    fs::create_dir(&temporary).expect("a folder");
+    let running = project.start_slow(|command| {
+        command.env("TMPDIR", &temporary);
+    });
+    let folders = || fs::read_dir(&temporary).expect("a folder").flatten().count();
+    wait_until("the folder for pipes is there", || folders() == 1);
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.wait().code, None);
+    assert_eq!(folders(), 1, "nobody was left to remove it");
+
+    let with_folder = |arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command.env("TMPDIR", &temporary);
+        Finished::of(&mut command)
+    };
+    let listed = with_folder(&["doctor", "--residue"]).expect_code(0);
+    let line = listed.stdout.lines().find(|line| line.contains(&*temporary.to_string_lossy()));
+    let line = line.unwrap_or_else(|| panic!("the folder is not listed\n{listed}"));
+    assert!(line.starts_with("folder") && line.ends_with("the next command removes it"), "{line}");
+    assert_eq!(folders(), 1, "listing removes nothing");
+    let json = with_folder(&["doctor", "--residue", "--format", "json"]).expect_code(0).json();
+    let ours = json.as_array().expect("a list").iter().find(|leftover| leftover["kind"] == "folder");
+    assert_eq!(ours.expect("a folder")["fate"], "swept");
+
+    project.hurry();
+    with_folder(&["build", "pipeline.toml", "--no-test"])
+        .expect_code(0)
+        .says(&format!("removed folder {}", temporary.display()));
+    assert_eq!(project.outcome(), "base hit, slow done, after done");
+    assert_eq!(folders(), 0);
+    project.expect_no_residue();
+    project.expect_whole_store();
+}
+
+#[test]
+fn output_that_nobody_reads_does_not_stop_a_build() {
+    for redirection in ["2>&1 | head -1", "--format json 2>&1 | head -1", ">&- 2>&-", "2>/dev/full"] {
+        let project = Project::slow(2);
+        let mut shell = Command::new("sh");
+        let line = format!("\"$0\" build pipeline.toml --no-test {redirection}");
+        shell.args(["-c", &line]).arg(binary()).current_dir(project.path(".")).env_remove("ISOKILN_DIR");
+        Finished::of(&mut shell);
+        assert_eq!(project.record()["exit_code"], 0, "{redirection}: {:#}", project.record());
+        assert_eq!(project.saved(), ["base", "slow", "after"], "{redirection}");
+        project.expect_no_residue();
+    }
+}
+
+#[test]
+fn a_terminal_that_is_gone_stops_the_build_as_a_hang_up() {
+    let project = Project::slow(60);
+    let mut script = Command::new("script");
+    let line = format!("{} build pipeline.toml --no-test", binary().display());
+    script.args(["--quiet", "--flush", "--command", &line, "typescript"]);
+    script.current_dir(project.path(".")).env_remove("ISOKILN_DIR").env("SHELL", "/bin/sh");
+    let terminal = Running::start(&mut script);
+    wait_until("the stage runs", || {
+        fs::read(project.path("typescript"))
+            .is_ok_and(|seen| String::from_utf8_lossy(&seen).contains("slow: waiting"))
+    });
+    // With the program that holds it, the terminal goes.
+    terminal.signal(Signal::SIGKILL);
+    assert_eq!(terminal.wait().code, None);
+    wait_until("the build has ended", || project.record()["exit_code"] == 130);
+    wait_until("its container is gone", || project.container("slow").is_none());
+    expect_to_continue(&project);
+}
+
+#[test]
+fn builds_wait_for_each_other_in_one_store_and_not_in_two_and_readers_never() {
+    let project = Project::slow(12);
+    let mut first = project.start_slow(|_| ());
+    let mut second = project.start(&["build", "pipeline.toml", "--no-test"]);
+    second.wait_until_it_says(&format!("waiting for process {}, which writes to the same store", first.id()));
+    for arguments in [
+        &["checkpoint", "list"][..],
+        &["checkpoint", "show", "base"],
+        &["plan", "pipeline.toml"],
+        &["verify"],
+        &["doctor", "--residue"],
+        &["kinds"],
+    ] {
+        project.isokiln(arguments).expect_code(0).never_says("waiting");
+    }
+    let other = Project::tiny("");
+    other.build(&[]).expect_code(0).never_says("waiting");
+    assert!(first.is_running(), "the first build must outlast what ran beside it");
+    assert_eq!(project.runs().len(), 1, "the second has not begun");
+    first.wait().expect_code(0).says("3 stages run");
+    second.wait().expect_code(0).says("0 stages run, 3 from checkpoints");
+    project.expect_no_residue();
+    project.expect_whole_store();
+}

@@ -2,7 +2,7 @@
 #
 # Given: ROOTFS (the mounted tree), OPTIONS (JSON file), INPUTS (folder with what path options name),
 # ARTIFACTS (folder for files that leave the build), CACHE (kept between builds), SOURCE_DATE_EPOCH,
-# STAGE, PIPELINE (kinds that only read), DISTRIBUTION, SUITE, ARCHITECTURE, COMPONENTS.
+# PIPELINE, STAGE, DISTRIBUTION, SUITE, ARCHITECTURE, COMPONENTS (separated by commas).
 
 # --- talking to isokiln -------------------------------------------------------------------------
 # Messages are lines that begin with a byte and a word that no other program prints.

@@ -88,9 +88,8 @@ impl StageInputs {
     }
 }
 
-/// What a stage's script is told about the pipeline, as variables. All of it is part of the stage's key, so a
-/// script is told no more than its kind can need: what differs between pipelines that share their first
-/// stages goes only to kinds that use it.
+/// What a stage's script is told about the pipeline, as variables. All of it is part of the stage's key. The
+/// pipeline's name goes only to kinds that make artifacts, because pipelines share their first stages.
 pub fn stage_variables(pipeline: &Pipeline, stage: &Stage) -> BTreeMap<&'static str, String> {
     let system = &pipeline.system;
     let mut variables = BTreeMap::from([
@@ -98,10 +97,8 @@ pub fn stage_variables(pipeline: &Pipeline, stage: &Stage) -> BTreeMap<&'static 
         ("DISTRIBUTION", system.distribution.name().to_owned()),
         ("SUITE", system.suite.clone()),
         ("ARCHITECTURE", system.architecture.name().to_owned()),
+        ("COMPONENTS", system.components.join(",")),
     ]);
-    if stage.archive {
-        variables.insert("COMPONENTS", system.components.join(","));
-    }
     if stage.makes_artifacts {
         variables.insert("PIPELINE", pipeline.name.to_string());
     }

@@ -1,6 +1,6 @@
 //! The store: an OCI image layout on the user's disk that holds every checkpoint.
 //!
-//! One writer at a time ([`Store::lock`]); readers never wait. Blobs are written to a temporary file,
+//! One writer at a time ([`WriterLock`]); readers never wait. Blobs are written to a temporary file,
 //! synced and renamed, and the index after them, so that a crash at any instant leaves a store that
 //! verifies. Bytes are checked against their digest whenever they are read.
 

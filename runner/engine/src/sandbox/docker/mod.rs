@@ -1,6 +1,6 @@
 //! A sandbox made of containers, over the Docker API.
 //!
-//! - Every container has the labels of its run ([`labels`]) and is on a leash: its first process ends
+//! - Every container has the labels of its run (`labels`) and is on a leash: its first process ends
 //!   when this process lets go of its stdin, so nothing outlives isokiln even after `kill -9`.
 //! - Layers and caches lie in a volume inside the engine. One helper container a run, the porter, moves
 //!   them in and out.

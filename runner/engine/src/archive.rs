@@ -161,10 +161,16 @@ pub async fn archive_state(
     warn: &(dyn Fn(String) + Sync),
 ) -> Result<ArchiveState, ArchiveError> {
     let answers = try_join_all(Part::ALL.map(|part| ask_for(fetch, system, host, part))).await?;
-    let mut passed_over: Vec<&Silent> = Vec::new();
+    // Who was done without for the suite itself is done without for what goes with it.
+    let passed_over: Vec<&str> = answers
+        .iter()
+        .filter(|answer| answer.part == Part::Main && answer.found.is_some())
+        .flat_map(|answer| answer.silent.iter().map(|silent| silent.uri.as_str()))
+        .collect();
+    let mut told: Vec<&str> = Vec::new();
     let mut suites: Vec<ArchiveSuite> = Vec::new();
     for answer in &answers {
-        let is_new = |silent: &&Silent| !passed_over.iter().any(|other| other.uri == silent.uri);
+        let is_new = |silent: &&Silent| !passed_over.contains(&silent.uri.as_str());
         match &answer.found {
             Some(suite) => suites.push(suite.clone()),
             // To guess what a silent archive has would change the result.
@@ -176,11 +182,12 @@ pub async fn archive_state(
                 }
             }
         }
-        let mirrors = answer.silent.iter().filter(|silent| system.mirrors.contains(&silent.uri));
-        for silent in mirrors.filter(is_new).collect::<Vec<_>>() {
-            warn(format!("{}; going on without it", silent.error()));
+        for silent in answer.silent.iter().filter(|silent| system.mirrors.contains(&silent.uri)) {
+            if !told.contains(&silent.uri.as_str()) {
+                warn(format!("{}; going on without it", silent.error()));
+                told.push(&silent.uri);
+            }
         }
-        passed_over.extend(&answer.silent);
     }
     Ok(ArchiveState(suites))
 }

@@ -49,13 +49,7 @@ impl Session {
         run: &RunId,
     ) -> Result<BuilderImage, RunError> {
         self.events.emit(Event::Working { text: "making the builder image".to_owned() });
-        let system = System {
-            distribution: Distribution::Debian,
-            suite: BUILDER_SUITE.to_owned(),
-            architecture: Architecture::Amd64,
-            mirrors: Vec::new(),
-            components: vec!["main".to_owned()],
-        };
+        let system = builder_system();
         let host = host_sources(Path::new("/etc/apt"));
         // Where the host knows no archive, the tool has a default of its own.
         let archive = self
@@ -79,6 +73,17 @@ impl Session {
             return Err(RunError::Cancelled);
         }
         built.map_err(RunError::sandbox("the builder image is needed for every stage"))
+    }
+}
+
+/// What the builder image is a system of.
+pub(super) fn builder_system() -> System {
+    System {
+        distribution: Distribution::Debian,
+        suite: BUILDER_SUITE.to_owned(),
+        architecture: Architecture::Amd64,
+        mirrors: Vec::new(),
+        components: vec!["main".to_owned()],
     }
 }
 

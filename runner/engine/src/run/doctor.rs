@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use isokiln_core::boot::Accelerator;
 use isokiln_core::names::RunId;
-use isokiln_core::pipeline::{Architecture, Distribution, System};
 use isokiln_core::units::show_size;
 use serde::Serialize;
 
+use super::builder_image::builder_system;
 use super::error::RunError;
 use super::guest::ContainerHost;
 use super::session::Session;
 use crate::archive::{archive_state, host_sources};
 use crate::boot::find_acceleration;
 use crate::sandbox::Sandbox;
-use crate::sandbox::docker::{
-    BUILDER_SUITE, BuilderDefinition, DockerSandbox, Engine, Leftover, StoreVolume, leftovers,
-};
+use crate::sandbox::docker::{BuilderDefinition, DockerSandbox, Engine, Leftover, StoreVolume, leftovers};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
@@ -108,14 +106,9 @@ impl Session {
     }
 
     async fn mirror(&self) -> Diagnosis {
-        let system = System {
-            distribution: Distribution::Debian,
-            suite: BUILDER_SUITE.to_owned(),
-            architecture: Architecture::Amd64,
-            mirrors: Vec::new(),
-            components: vec!["main".to_owned()],
-        };
-        match archive_state(&*self.fetch, &system, &host_sources(Path::new("/etc/apt")), &|_| ()).await {
+        match archive_state(&*self.fetch, &builder_system(), &host_sources(Path::new("/etc/apt")), &|_| ())
+            .await
+        {
             Ok(state) => {
                 let suites: Vec<_> = state.0.iter().map(|suite| suite.suite.as_str()).collect();
                 good("package archive", format!("reachable, with {}", suites.join(", ")))

@@ -283,7 +283,7 @@ fn archives_that_lack_something_are_told() {
 }
 
 #[test]
-fn ubuntu_is_planned_from_its_own_archive_and_checked_with_its_own_keys() {
+fn ubuntu_is_planned_from_its_own_archive_and_an_unsigned_one_is_refused() {
     let archive =
         serve(&[("/ubuntu/dists/noble/InRelease", UBUNTU), ("/debian/dists/noble/InRelease", RELEASE)]);
     let text = format!(
@@ -294,7 +294,7 @@ fn ubuntu_is_planned_from_its_own_archive_and_checked_with_its_own_keys() {
     project.isokiln(&["plan", "pipeline.toml"]).expect_code(0).prints("miss  base");
     let told =
         project.build(&[]).expect_code(1).says("base: mmdebstrap could not make the root file system: ");
-    told.says("noble");
+    told.says("noble").says("is not signed");
 
     let tiny = TINY.replace("debian", "ubuntu").replace("trixie", "noble");
     let tiny = tiny.replace("\"noble\"", &format!("\"noble\"\nmirrors = [\"http://{archive}/ubuntu\"]"));

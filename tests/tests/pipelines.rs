@@ -310,7 +310,7 @@ fn a_plan_tells_hit_from_miss_and_names_the_changed_input() {
         .prints("- not set");
 
     project.edit("pipeline.toml", "suite = \"trixie\"", "suite = \"forky\"");
-    assert_eq!(changes(&project, "base"), ["system"]);
+    assert_eq!(changes(&project, "base"), ["suite"]);
     project.edit("pipeline.toml", "suite = \"forky\"", "suite = \"trixie\"");
 
     assert_eq!(project.runs().len(), runs, "a plan starts nothing");

@@ -49,7 +49,7 @@ install_missing() {
         [[ ${answer:-y} = [Yy]* ]] || die "not installed: ${packages[*]}" "install them yourself, then run this again"
     fi
     as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends "${packages[@]}" >&2 ||
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq -o Dpkg::Use-Pty=0 --no-install-recommends "${packages[@]}" >&2 ||
         die "apt-get could not install ${packages[*]}" "see its messages above"
 }
 

@@ -13,14 +13,12 @@ use crate::store::StoreError;
 
 impl Build {
     /// Moves what a stage has left into the store.
-    pub(super) async fn store_artifacts(
+    pub(super) async fn fetch_artifacts(
         &self,
         stage: &Stage,
         names: Vec<String>,
-        subject: (Digest, u64),
-        note: EntryNote,
     ) -> Result<Vec<Artifact>, RunError> {
-        let what = || format!("the artifacts of stage {} cannot be stored", stage.name);
+        let what = || unstorable(stage);
         let mut files = Vec::new();
         for name in names {
             let flow = self
@@ -36,15 +34,26 @@ impl Build {
             let (digest, size) = stored.map_err(RunError::store(what()))?;
             files.push(Artifact { name, digest, size });
         }
-        let documents = attachment_documents(ARTIFACTS_TYPE, &files, Some(subject))
-            .map_err(|error| RunError::store(what())(bad_document(self.store.root(), &error)))?;
-        let note = EntryNote { role: Role::Artifacts, ..note };
-        self.store.add(&documents, note).map_err(RunError::store(what()))?;
         Ok(files)
     }
 
-    /// Puts artifacts of the store into the run folder and tells of them. They share the store's bytes
-    /// where the file system allows: an ISO need not lie on the disk twice.
+    /// Enters what a stage has left in the index, attached to the manifest `subject` of its checkpoint.
+    pub(super) fn enter_artifacts(
+        &self,
+        stage: &Stage,
+        files: &[Artifact],
+        subject: (Digest, u64),
+        note: EntryNote,
+    ) -> Result<(), RunError> {
+        let what = || unstorable(stage);
+        let documents = attachment_documents(ARTIFACTS_TYPE, files, Some(subject))
+            .map_err(|error| RunError::store(what())(bad_document(self.store.root(), &error)))?;
+        let note = EntryNote { role: Role::Artifacts, ..note };
+        self.store.add(&documents, note).map(drop).map_err(RunError::store(what()))
+    }
+
+    /// Puts artifacts that are known to be whole into the run folder and tells of them. They share the
+    /// store's bytes where the file system allows: an ISO need not lie on the disk twice.
     pub(super) fn deliver(&self, stage: &Stage, files: &[Artifact]) -> Result<Vec<PathBuf>, RunError> {
         let folder = self.run.artifacts()?;
         files
@@ -65,6 +74,10 @@ impl Build {
             })
             .collect()
     }
+}
+
+fn unstorable(stage: &Stage) -> String {
+    format!("the artifacts of stage {} cannot be stored", stage.name)
 }
 
 pub(super) fn bad_document(path: &Path, error: &dyn std::fmt::Display) -> StoreError {

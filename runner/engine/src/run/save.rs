@@ -31,14 +31,22 @@ impl Build {
         let diff_ids: Vec<_> = below.iter().map(|layer| layer.diff_id).collect();
         let inputs =
             isokiln_core::plan::stage_inputs(&self.project.pipeline, stage, &diff_ids, &self.context);
-        let capturing =
-            async { if self.adds_layer(stage) { self.capture(stage).await.map(Some) } else { Ok(None) } };
-        let (stored, dismissed) = tokio::join!(capturing, ran.dismissed);
-        let new = stored?.map(|stored| stored.blob);
+        let capturing = async {
+            if !self.adds_layer(stage) {
+                return Ok::<_, RunError>(None);
+            }
+            let stored = self.capture(stage).await?;
+            self.adopt(stage, &stored.blob).await?;
+            Ok(Some(stored.blob))
+        };
+        let fetching = self.fetch_artifacts(stage, ran.artifacts);
+        let (stored, files, dismissed) = tokio::join!(capturing, fetching, ran.dismissed);
+        let new = stored?;
         let usage =
             dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
+        let files = files?;
 
-        let layers: Vec<LayerBlob> = below.into_iter().chain(new.clone()).collect();
+        let layers: Vec<LayerBlob> = below.into_iter().chain(new).collect();
         let pipeline = self.project.pipeline.name.clone();
         let chain = self.chain(stage, parent);
         let documents = checkpoint_documents(&pipeline, &chain, &inputs, &layers, self.context.epoch)
@@ -53,17 +61,8 @@ impl Build {
             pinned: false,
         };
         let subject = (Digest::of(&documents.manifest), documents.manifest.len() as u64);
-        let adopting = async {
-            match &new {
-                Some(layer) => self.adopt(stage, layer).await,
-                None => Ok(()),
-            }
-        };
-        let (adopted, files) =
-            tokio::join!(adopting, self.store_artifacts(stage, ran.artifacts, subject, note.clone()));
-        adopted?;
-        // Last, because a checkpoint that is there must have its artifacts.
-        let files = files?;
+        // The checkpoint comes last, because one that is there must have its artifacts.
+        self.enter_artifacts(stage, &files, subject, note.clone())?;
         let entry = self.store.add(&documents, note).map_err(RunError::store(what()))?;
         let checkpoint = self.store.checkpoint(&entry).map_err(RunError::store(what()))?;
         self.events.emit(Event::CheckpointStored {

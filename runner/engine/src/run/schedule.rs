@@ -249,16 +249,15 @@ impl Schedule<'_> {
             build.store.find(Role::Artifacts, checkpoint.inputs.key()).map_err(RunError::store(what()))?;
         let Some(entry) = entry else { return Ok(None) };
         let files = build.store.files(&entry).map_err(|error| build.damaged(what(), error))?;
+        for file in &files {
+            build.store.expect_whole(file.digest).map_err(|error| build.damaged(what(), error))?;
+        }
         build.events.emit(Event::StageHit {
             stage: stage.name.clone(),
             manifest: checkpoint.manifest,
             pinned: checkpoint.pinned,
         });
-        match build.deliver(stage, &files) {
-            Ok(paths) => build.count_artifacts(paths),
-            Err(RunError::Store { what, source }) => return Err(build.damaged(what, source)),
-            Err(error) => return Err(error),
-        }
+        build.count_artifacts(build.deliver(stage, &files)?);
         let chain = build.chain(stage, parent);
         Ok(Some(Saved { checkpoint, chain }))
     }

@@ -84,12 +84,14 @@ impl Store {
         }
     }
 
-    /// Gives a blob a name outside of the store, checked. The file shares the blob's bytes where the file
-    /// system allows; it is read-only, and whoever changes it all the same is found out at the next read.
+    /// Makes sure that a blob is whole.
+    pub fn expect_whole(&self, digest: Digest) -> Result<(), StoreError> {
+        if self.check(digest)? { Ok(()) } else { Err(StoreError::Damaged { digest }) }
+    }
+
+    /// Gives a blob a name outside of the store, unchecked. The file shares the blob's bytes where the file
+    /// system allows; it is read-only, and whoever changes it all the same is found out at the next check.
     pub fn materialise(&self, digest: Digest, path: &Path) -> Result<(), StoreError> {
-        if !self.check(digest)? {
-            return Err(StoreError::Damaged { digest });
-        }
         let blob = self.blob_path(digest);
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).on("replace", path),

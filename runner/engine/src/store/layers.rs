@@ -40,6 +40,8 @@ const ZSTD_LEVEL: i32 = 3;
 const GZIP_LEVEL: u32 = 1;
 /// More threads only cost memory: the stream comes through one.
 const MAX_THREADS: usize = 4;
+/// Bytes that a thread of the compressor takes at once.
+const JOB_BYTES: u32 = 2 << 20;
 /// Bytes that travel from thread to thread at once, and how many such pieces may wait.
 const PIECE: usize = 1 << 20;
 const WAITING_PIECES: usize = 4;
@@ -193,6 +195,8 @@ fn compress<W: Write>(pieces: &Receiver<Bytes>, sink: W, compression: Compressio
             let mut encoder = zstd::stream::write::Encoder::new(sink, ZSTD_LEVEL).map_err(failed)?;
             let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
             encoder.multithread(threads as u32).map_err(failed)?;
+            // Each thread holds a few of these; the usual size would take 100 MB with four threads.
+            encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB_BYTES)).map_err(failed)?;
             for piece in pieces {
                 encoder.write_all(&piece).map_err(failed)?;
             }

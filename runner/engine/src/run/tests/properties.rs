@@ -204,7 +204,9 @@ proptest! {
             if let Err(error) = &first.result {
                 assert!(trouble.explains(error), "{}", chain(error));
             }
-            assert_eq!(first.count(Point::Destroy), 1);
+            // A wish to stop at once is also fulfilled by destroying what moves bytes, as often as it takes.
+            let times = first.count(Point::Destroy);
+            assert!(times == 1 || *bench.cancel.borrow() == Cancel::Now && times > 1, "{times}");
             assert_eq!(first.calls.last().unwrap().0, Point::Destroy);
             check_order(&project, &bench, &first);
             bench.assert_store_is_whole();

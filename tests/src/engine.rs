@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::Docker;
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListVolumesOptions, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptionsBuilder, TagImageOptionsBuilder,
+    RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder, TagImageOptionsBuilder,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -87,6 +87,18 @@ impl Engine {
             ..Default::default()
         };
         self.runtime.block_on(self.docker.create_volume(request)).expect("the volume can be made");
+    }
+
+    /// Whether the engine has an image.
+    pub fn has_image(&self, name: &str) -> bool {
+        self.runtime.block_on(self.docker.inspect_image(name)).is_ok()
+    }
+
+    /// Takes a name from an image, and removes the image if it was the last.
+    pub fn remove_image(&self, name: &str) {
+        let options = RemoveImageOptionsBuilder::default().build();
+        let removed = self.runtime.block_on(self.docker.remove_image(name, Some(options), None));
+        removed.expect("the image can be removed");
     }
 
     /// Gives an image another name.

@@ -1,0 +1,44 @@
+//! Making the builder image, in every way that there is.
+
+use isokiln_tests::{Engine, Project, builder_image};
+use serde_json::Value;
+
+/// What `Dockerfile.builder` starts from.
+const BASE: &str = "debian:trixie-slim";
+
+#[test]
+fn every_route_makes_an_image_that_stages_run_in() {
+    let (repository, tag) = builder_image().split_once(':').expect("a tag");
+    let engine = Engine::connect();
+    let project = Project::tiny("");
+    let image = |arguments: &[&str]| -> Value {
+        let command = [&["image", "build", "--format", "json"], arguments].concat();
+        project.isokiln(&command).expect_code(0).json()
+    };
+    let before = image(&[]);
+    engine.tag_image(builder_image(), repository, "older");
+
+    let made = image(&["--rebuild", "--route", "mirror"]);
+    assert_eq!(made["contents"], before["contents"], "the same packages give the same image");
+    project.build(&[]).expect_code(0).says("1 stages run, 0 from checkpoints");
+
+    image(&["--rebuild", "--route", "container"]);
+    project.build(&["--from=base"]).expect_code(0).says("1 stages run, 0 from checkpoints");
+
+    // Where no registry has given the Dockerfile's base, an older image stands in for it.
+    let stands_in = !engine.has_image(BASE);
+    if stands_in {
+        engine.tag_image(&format!("{repository}:older"), "debian", "trixie-slim");
+    }
+    image(&["--rebuild", "--route", "dockerfile"]);
+    project.build(&["--from=base"]).expect_code(0).says("1 stages run, 0 from checkpoints");
+
+    // Everything as it was.
+    engine.tag_image(&format!("{repository}:older"), repository, tag);
+    engine.remove_image(&format!("{repository}:older"));
+    if stands_in {
+        engine.remove_image(BASE);
+    }
+    assert_eq!(image(&[])["contents"], before["contents"]);
+    project.expect_no_residue();
+}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check and every test, the real ones included: formatting, lints, documentation, unit tests, and
-# black-box tests against a container engine and QEMU. Installs and starts what they need; never asks.
+# black-box tests against a container engine and QEMU. Installs and starts what they need; asks once before it
+# installs anything, if somebody is there to ask.
 #   ./test.sh            everything
 #   ./test.sh FILTER     only the tests whose names hold FILTER
 set -euo pipefail
@@ -22,7 +23,9 @@ footprint() {
 }
 
 find_rust
-install_missing yes cc="gcc libc6-dev" mmdebstrap=mmdebstrap skopeo=skopeo umoci=umoci "$(engine_package)"
+yes=yes
+if [[ -t 0 && -z ${CI:-} ]]; then yes=no; fi
+install_missing "$yes" cc="gcc libc6-dev" mmdebstrap=mmdebstrap skopeo=skopeo umoci=umoci "$(engine_package)"
 start_engine
 
 export RUSTFLAGS=${RUSTFLAGS:-} RUSTDOCFLAGS="--deny warnings" CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
@@ -32,6 +35,7 @@ timed cargo doc --workspace --no-deps --document-private-items --locked --quiet
 timed cargo build --release --locked --quiet --package isokiln
 timed ./target/release/isokiln image build
 
+residue=$(./target/release/isokiln doctor --residue)
 before=$(footprint)
 timed cargo test --workspace --locked --no-fail-fast -- "$@"
 
@@ -39,6 +43,7 @@ say "Looking for what the tests have left"
 if ! diff <(echo "$before") <(footprint); then
     die "the tests have changed mounts, loop devices or temporary folders of this machine"
 fi
-residue=$(./target/release/isokiln doctor --residue)
-[[ $residue = "nothing is left of any run" ]] || die "the tests have left something in the engine: $residue"
+if ! diff <(echo "$residue") <(./target/release/isokiln doctor --residue); then
+    die "the tests have left something in the engine"
+fi
 say "All tests passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -55,8 +55,9 @@ install_missing() {
 
 # The engine's socket, or empty where DOCKER_HOST names something that is not a socket of this machine.
 engine_socket() {
-    case ${DOCKER_HOST:-unix:///var/run/docker.sock} in
-        unix://*) sed 's,^unix://,,' <<<"${DOCKER_HOST:-unix:///var/run/docker.sock}" ;;
+    case ${DOCKER_HOST:-} in
+        unix://*) echo "${DOCKER_HOST#unix://}" ;;
+        '') echo /var/run/docker.sock ;;
     esac
 }
 

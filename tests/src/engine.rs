@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListVolumesOptions, RemoveContainerOptionsBuilder,
-    RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder, TagImageOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListVolumesOptions,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder,
+    TagImageOptionsBuilder,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -92,6 +93,19 @@ impl Engine {
     /// Whether the engine has an image.
     pub fn has_image(&self, name: &str) -> bool {
         self.runtime.block_on(self.docker.inspect_image(name)).is_ok()
+    }
+
+    /// What the engine calls an image.
+    pub fn image_id(&self, name: &str) -> String {
+        let facts = self.runtime.block_on(self.docker.inspect_image(name)).expect("the image is there");
+        facts.id.expect("images have ids")
+    }
+
+    /// How many images nobody can name.
+    pub fn nameless_images(&self) -> usize {
+        let filters = HashMap::from([("dangling", vec!["true"])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        self.runtime.block_on(self.docker.list_images(Some(options))).expect("images can be listed").len()
     }
 
     /// Takes a name from an image, and removes the image if it was the last.

@@ -16,6 +16,7 @@ fn every_route_makes_an_image_that_stages_run_in() {
         project.isokiln(&command).expect_code(0).json()
     };
     let before = image(&[]);
+    let nameless = engine.nameless_images();
     engine.tag_image(builder_image(), repository, "older");
 
     let made = image(&["--rebuild", "--route", "mirror"]);
@@ -34,11 +35,14 @@ fn every_route_makes_an_image_that_stages_run_in() {
     project.build(&["--from=base"]).expect_code(0).says("1 stages run, 0 from checkpoints");
 
     // Everything as it was.
+    let last = engine.image_id(builder_image());
     engine.tag_image(&format!("{repository}:older"), repository, tag);
     engine.remove_image(&format!("{repository}:older"));
+    engine.remove_image(&last);
     if stands_in {
         engine.remove_image(BASE);
     }
     assert_eq!(image(&[])["contents"], before["contents"]);
+    assert_eq!(engine.nameless_images(), nameless, "images that were replaced are removed");
     project.expect_no_residue();
 }

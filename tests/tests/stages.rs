@@ -119,6 +119,15 @@ fn files_that_cannot_be_placed_are_told() {
         ),
     );
     project.build(&[]).expect_code(1).says("target leads out of the root file system");
+    // Nor may a folder of the project follow one: its files would be in no layer.
+    project.write("srv-tree/srv/lost", "x");
+    let srv = stage("").replace("\"tree\", ", "\"srv-tree\"");
+    replace(&project, &format!("{}{srv}", script("trap", "mkdir /data; ln -s /data /srv")));
+    project
+        .build(&[])
+        .expect_code(1)
+        .says("tree: srv is a link to /data in the root file system")
+        .says("put the files into the folder that it leads to");
     replace(&project, &stage("target = \"/opt\""));
     project.build(&[]).expect_code(0);
     assert_eq!(project.outcome(), "base hit, tree done");

@@ -4,6 +4,13 @@ target=$(realpath "$target")
 [[ $target = "$ROOTFS" || $target = "$ROOTFS"/* ]] || fail "target leads out of the root file system" "name a folder inside"
 source=$INPUTS/source
 if [[ -d $source ]]; then
+    # A link that leads out of the tree would take files along that are then in no layer.
+    while read -r -d '' folder; do
+        if [[ -L $target/$folder && $(realpath --canonicalize-missing "$target/$folder") != "$ROOTFS"/* ]]; then
+            fail "$folder is a link to $(readlink "$target/$folder") in the root file system, which cannot be copied into" \
+                "put the files into the folder that it leads to"
+        fi
+    done < <(cd "$source" && find . -mindepth 1 -type d -printf '%P\0')
     # Existing folders keep their owners and modes; only what the project brings is new.
     tar --create --directory="$source" --owner=0 --group=0 . |
         tar --extract --directory="$target" --no-overwrite-dir --keep-directory-symlink --preserve-permissions

@@ -233,6 +233,11 @@ pub(super) fn index_document(entries: &[Entry]) -> Vec<u8> {
     index.map(|index| canonical_json(&index)).unwrap_or_default()
 }
 
+/// Whether a name stays in the folder that it is put into.
+pub fn is_file_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+}
+
 impl Entry {
     /// The index document for these entries.
     pub fn write_index(entries: &[Self]) -> Vec<u8> {
@@ -359,11 +364,11 @@ impl Entry {
             .map(|layer| {
                 let title =
                     layer.annotations().as_ref().and_then(|annotations| annotations.get(TITLE)).cloned();
-                Ok(Artifact {
-                    name: title.unwrap_or_default(),
-                    digest: parse_digest(layer)?,
-                    size: layer.size(),
-                })
+                let name = title.unwrap_or_default();
+                if !is_file_name(&name) {
+                    return Err(format!("{name:?} is no name of a file"));
+                }
+                Ok(Artifact { name, digest: parse_digest(layer)?, size: layer.size() })
             })
             .collect()
     }

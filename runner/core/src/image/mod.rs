@@ -8,5 +8,5 @@ mod tests;
 pub use checkpoint::{Artifact, Checkpoint, LayerBlob};
 pub use documents::{
     ARTIFACTS_TYPE, BOOT_REPORT_TYPE, Documents, Entry, EntryNote, Role, attachment_documents,
-    canonical_json, checkpoint_documents, empty_index, oci_layout,
+    canonical_json, checkpoint_documents, empty_index, is_file_name, oci_layout,
 };

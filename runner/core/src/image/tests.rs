@@ -100,6 +100,15 @@ fn manifests_of_other_tools_are_left_out_and_damage_is_named() {
 }
 
 #[test]
+fn a_file_whose_name_leads_elsewhere_is_refused() {
+    for name in ["", ".", "..", "../x", "/etc/passwd", "a/b"] {
+        let file = Artifact { name: name.into(), digest: Digest::of("x"), size: 1 };
+        let documents = attachment_documents(ARTIFACTS_TYPE, &[file], None).unwrap();
+        assert!(Entry::files(&documents.manifest).unwrap_err().contains("no name of a file"), "{name:?}");
+    }
+}
+
+#[test]
 fn attachments_list_their_files_and_their_subject() {
     let file = Artifact { name: "demo.iso".into(), digest: Digest::of("iso"), size: 9 };
     let subject = Digest::of("checkpoint");

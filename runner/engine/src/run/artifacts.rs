@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use isokiln_core::digest::Digest;
 use isokiln_core::event::Event;
-use isokiln_core::image::{ARTIFACTS_TYPE, Artifact, EntryNote, Role, attachment_documents};
+use isokiln_core::image::{ARTIFACTS_TYPE, Artifact, EntryNote, Role, attachment_documents, is_file_name};
 use isokiln_core::pipeline::Stage;
 
 use super::build::Build;
@@ -21,6 +21,11 @@ impl Build {
         let what = || unstorable(stage);
         let mut files = Vec::new();
         for name in names {
+            if !is_file_name(&name) {
+                let cause = format!("an artifact is called {name:?}, which is no name of a file");
+                let hint = "put files, not folders, into ARTIFACTS".to_owned();
+                return Err(self.failed(stage, cause, Some(hint), Vec::new()));
+            }
             let flow = self
                 .sandbox
                 .artifact(&self.run.id, &stage.name, &name)

@@ -272,6 +272,8 @@ impl BootTests {
 
     /// Removes everything that the tests left in the engine.
     pub(super) async fn destroy(&self) -> Result<(), RunError> {
-        self.sandbox.destroy().await.map_err(RunError::sandbox("the engine could not be tidied up"))
+        let dropped = self.sandbox.drop_isos().await;
+        let destroyed = self.sandbox.destroy().await;
+        dropped.and(destroyed).map_err(RunError::sandbox("the engine could not be tidied up"))
     }
 }

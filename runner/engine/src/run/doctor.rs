@@ -158,6 +158,14 @@ async fn grants(sandbox: &Arc<DockerSandbox>) -> Vec<Diagnosis> {
     vec![rights, disk, accelerator(&ContainerHost { sandbox: sandbox.clone() }).await]
 }
 
+fn kvm_cure(reason: &str) -> &'static str {
+    if reason.contains("Permission denied") {
+        "join the group that owns /dev/kvm (usually: sudo usermod -aG kvm $USER, then log in again)"
+    } else {
+        "switch virtualisation on in the firmware, or nested virtualisation in the hypervisor, and load kvm_intel or kvm_amd"
+    }
+}
+
 async fn accelerator(host: &ContainerHost) -> Diagnosis {
     match find_acceleration(host).await {
         Ok(found) if found.accelerator == Accelerator::Kvm => good("boot tests", found.reason),
@@ -165,10 +173,7 @@ async fn accelerator(host: &ContainerHost) -> Diagnosis {
             subject: "boot tests",
             state: Health::Fair,
             finding: format!("run under TCG, several times slower than KVM: {}", found.reason),
-            cure: Some(
-                "switch virtualisation on in the firmware, or nested virtualisation in the hypervisor, and load kvm_intel or kvm_amd"
-                    .to_owned(),
-            ),
+            cure: Some(kvm_cure(&found.reason).to_owned()),
         },
         Err(error) => Diagnosis {
             subject: "boot tests",

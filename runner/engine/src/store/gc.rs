@@ -36,7 +36,7 @@ impl Store {
     /// and deletes the blobs that nothing refers to. The caller holds the writer lock.
     pub fn collect(&self, rule: KeepRule, dry_run: bool) -> Result<GcReport, StoreError> {
         let mut report = GcReport::default();
-        let mut counts: BTreeMap<(u8, String), usize> = BTreeMap::new();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         let (entries, damaged) = self.sorted_out()?;
         let name = |entry: &Entry| format!("{}/{}", entry.note.pipeline, entry.note.stage);
         let keeps: Vec<bool> = entries
@@ -44,20 +44,33 @@ impl Store {
             .rev()
             .map(|entry| {
                 let note = &entry.note;
-                let role = match note.role {
-                    Role::Checkpoint => 0,
-                    Role::Artifacts => 1,
+                match note.role {
+                    Role::Checkpoint => {
+                        let count = counts.entry(name(entry)).or_default();
+                        *count += 1;
+                        *count <= rule.newest || note.pinned
+                    }
+                    // Decided by their checkpoints, below.
+                    Role::Artifacts => true,
                     // Reports are per ISO and machine, and small: as many again as machines there may be.
-                    Role::BootReport => return true,
-                };
-                let count = counts.entry((role, name(entry))).or_default();
-                *count += 1;
-                *count <= rule.newest || note.pinned
+                    Role::BootReport => true,
+                }
             })
             .collect::<Vec<_>>()
             .into_iter()
             .rev()
             .collect();
+        let with_checkpoint: BTreeSet<_> = entries
+            .iter()
+            .zip(&keeps)
+            .filter(|(entry, keep)| **keep && entry.note.role == Role::Checkpoint)
+            .map(|(entry, _)| (name(entry), entry.note.key))
+            .collect();
+        let keeps = keeps.into_iter().zip(&entries).map(|(keep, entry)| {
+            keep && (entry.note.role != Role::Artifacts
+                || with_checkpoint.contains(&(name(entry), entry.note.key)))
+        });
+        let keeps: Vec<bool> = keeps.collect();
         let (kept, gone): (Vec<_>, Vec<_>) = entries.into_iter().zip(keeps).partition(|(_, keep)| *keep);
         let kept: Vec<Entry> = kept.into_iter().map(|(entry, _)| entry).collect();
         let gone: Vec<Entry> = damaged

@@ -43,6 +43,8 @@ pub struct BuilderDefinition {
 pub struct BuilderImage {
     /// Name with tag.
     pub name: String,
+    /// What this engine calls it.
+    pub id: String,
     /// Identity of what it holds: the same wherever it was made from the same packages.
     pub contents: String,
     /// Bytes.
@@ -119,6 +121,7 @@ impl BuilderDefinition {
                 let layers = facts.root_fs.and_then(|root| root.layers).unwrap_or_default();
                 Ok(Some(BuilderImage {
                     name: self.name(),
+                    id: facts.id.unwrap_or_default(),
                     contents: Digest::of(layers.join("\n")).to_string(),
                     size: facts.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
                 }))
@@ -130,6 +133,7 @@ impl BuilderDefinition {
 
     /// Makes the image.
     pub async fn build(&self, engine: &Engine, order: ImageOrder<'_>) -> Result<BuilderImage, SandboxError> {
+        let replaced = self.find(engine).await?;
         let older = self.older(engine).await?;
         let route = order.route.unwrap_or(match &older {
             Some(_) => Route::Container,
@@ -153,7 +157,16 @@ impl BuilderDefinition {
         }
         // Imports have been seen to end in an error though they worked, so the image itself decides.
         let image = self.find(engine).await?;
-        image.ok_or_else(|| SandboxError::Image("the engine took it but does not have it".to_owned()))
+        let image =
+            image.ok_or_else(|| SandboxError::Image("the engine took it but does not have it".to_owned()))?;
+        if let Some(replaced) = replaced.filter(|replaced| replaced.id != image.id)
+            && is_nameless(engine, &replaced.id).await
+            && let Err(error) = remove(engine, &replaced.id).await
+        {
+            // Something may still run in it.
+            tracing::debug!("the image that was replaced stays: {error}");
+        }
+        Ok(image)
     }
 
     /// Another builder image in the engine, made from another definition.
@@ -334,6 +347,12 @@ pub async fn remove(engine: &Engine, name: &str) -> Result<(), SandboxError> {
         Err(error) if is_missing(&error) => Ok(()),
         Err(error) => Err(refused("remove a builder image", &error)),
     }
+}
+
+/// Whether an image that is there has no name.
+async fn is_nameless(engine: &Engine, id: &str) -> bool {
+    let facts = engine.docker.inspect_image(id).await;
+    facts.is_ok_and(|facts| facts.repo_tags.unwrap_or_default().is_empty())
 }
 
 /// What mmdebstrap in a builder image would write to sources.list for a suite, asked without running it

@@ -50,6 +50,15 @@ impl DockerSandbox {
         Ok((flow, format!("{VOLUME}/iso/{run}/{name}")))
     }
 
+    /// Gives back the room of the ISOs that this run has taken in.
+    pub async fn drop_isos(&self) -> Result<(), SandboxError> {
+        // Without a porter, none was.
+        if self.porter.get().is_none() {
+            return Ok(());
+        }
+        self.carry(&["drop-isos", self.run.as_str()], "removing the ISO").await.map(drop)
+    }
+
     /// Starts QEMU.
     pub async fn start_guest(&self, order: GuestOrder) -> Result<GuestContainer, SandboxError> {
         let mut command = vec!["/isokiln/lib/guest", "qemu-system-x86_64"];

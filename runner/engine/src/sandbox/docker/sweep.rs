@@ -131,14 +131,14 @@ fn judge(container: &ContainerSummary) -> OwnerState {
     owner_state(&label(container, OWNER))
 }
 
-/// Containers of ended processes go; those of unknown ones only if they do not run, because nothing
-/// starts them again.
+/// Containers of ended processes go; those of unknown ones only if they have ended, because nothing starts
+/// them again. One that was only made may be about to start.
 fn is_swept(container: &ContainerSummary, state: OwnerState) -> bool {
-    let runs = container.state.as_ref().is_none_or(|state| state.to_string() == "running");
+    let state_of = container.state.as_ref().map(ToString::to_string).unwrap_or_default();
     match state {
         OwnerState::Alive => false,
         OwnerState::Gone => true,
-        OwnerState::Unknown => !runs,
+        OwnerState::Unknown => ["exited", "dead"].contains(&state_of.as_str()),
     }
 }
 

@@ -17,7 +17,7 @@ done
 
 find_rust
 install_missing "$yes" cc="gcc libc6-dev" mmdebstrap=mmdebstrap "$(engine_package)"
-start_engine
+start_engine "$yes"
 
 say "Building isokiln (a few minutes the first time)"
 cargo build --release --locked --package isokiln

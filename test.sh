@@ -26,7 +26,7 @@ find_rust
 yes=yes
 if [[ -t 0 && -z ${CI:-} ]]; then yes=no; fi
 install_missing "$yes" cc="gcc libc6-dev" mmdebstrap=mmdebstrap skopeo=skopeo umoci=umoci "$(engine_package)"
-start_engine
+start_engine "$yes"
 
 export RUSTFLAGS=${RUSTFLAGS:-} RUSTDOCFLAGS="--deny warnings" CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 timed cargo fmt --all --check

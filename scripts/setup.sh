@@ -3,6 +3,8 @@
 # engine where nothing has.
 
 engine_log=/var/log/isokiln-dockerd.log
+# How to start the sourcing script again, which has gone to its own folder.
+command_line=("$PWD/${0##*/}" "$@")
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 
@@ -23,6 +25,15 @@ as_root() {
     fi
 }
 
+# confirm YES QUESTION REFUSAL: goes on if the answer is yes, which it is without asking where YES says so.
+confirm() {
+    local answer
+    [[ $1 != yes ]] || return 0
+    [[ -t 0 ]] || die "nobody is there to ask: $2" "run this with --yes to agree"
+    read -rp "$2 [Y/n] " answer
+    [[ ${answer:-y} = [Yy]* ]] || die "$3"
+}
+
 # find_rust: puts cargo on the PATH.
 find_rust() {
     if ! command -v cargo >/dev/null && [[ -x $HOME/.cargo/bin/cargo ]]; then
@@ -33,7 +44,7 @@ find_rust() {
 
 # install_missing YES COMMAND=PACKAGE…: installs the packages of the commands that are missing.
 install_missing() {
-    local yes=$1 pair packages=() answer
+    local yes=$1 pair packages=()
     shift
     for pair; do
         [[ $pair ]] || continue
@@ -43,11 +54,7 @@ install_missing() {
     command -v apt-get >/dev/null ||
         die "these are missing: ${packages[*]}" "install them with your package manager; isokiln's scripts know apt only"
     say "To be installed with apt: ${packages[*]}"
-    if [[ $yes != yes ]]; then
-        [[ -t 0 ]] || die "nobody is there to ask" "run this with --yes to install them"
-        read -rp "Install them? [Y/n] " answer
-        [[ ${answer:-y} = [Yy]* ]] || die "not installed: ${packages[*]}" "install them yourself, then run this again"
-    fi
+    confirm "$yes" "Install them?" "not installed: ${packages[*]}; install them yourself, then run this again"
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq -o Dpkg::Use-Pty=0 --no-install-recommends "${packages[@]}" >&2 ||
         die "apt-get could not install ${packages[*]}" "see its messages above"
@@ -73,9 +80,9 @@ engine_package() {
     if [[ $socket && -z ${DOCKER_HOST:-} ]] && ! listens "$socket"; then echo "dockerd=docker.io iptables"; fi
 }
 
-# start_engine: starts the container engine where none answers, and waits until it does.
+# start_engine YES: starts the container engine where none answers, waits until it does, and lets this user use it.
 start_engine() {
-    local socket second
+    local yes=$1 socket group second
     socket=$(engine_socket)
     [[ $socket ]] || return 0
     if ! listens "$socket"; then
@@ -91,10 +98,15 @@ start_engine() {
             if listens "$socket"; then break; fi
             sleep 1
         done
-        listens "$socket" || die "the container engine does not start" "see $engine_log" "its last line: $(as_root tail -n 1 "$engine_log" 2>/dev/null)"
+        listens "$socket" || die "the container engine does not start" "see $engine_log, or journalctl -u docker where there is systemd"
     fi
     if [[ ! -w $socket ]]; then
-        die "the container engine is there, but $(id -un) may not use it" \
-            "add yourself to its group: sudo usermod -aG $(stat -c %G "$socket") $(id -un); then log in again and run this again"
+        group=$(stat --format=%G "$socket")
+        [[ $group != root && $group != UNKNOWN && -z ${ISOKILN_GROUP:-} ]] ||
+            die "the container engine is there, but $(id -un) may not use it" "ask whoever runs it, or point DOCKER_HOST at another"
+        confirm "$yes" "$(id -un) may not use the container engine. Join the group $group, which may?" "isokiln needs the engine"
+        as_root usermod --append --groups "$group" "$(id -un)"
+        # A membership counts from the next login; for now, this script starts again with it.
+        ISOKILN_GROUP=$group exec sg "$group" -c "$(printf '%q ' "${command_line[@]}")"
     fi
 }

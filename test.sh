@@ -46,4 +46,5 @@ fi
 if ! diff <(echo "$residue") <(./target/release/isokiln doctor --residue); then
     die "the tests have left something in the engine"
 fi
-say "All tests passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"
+what=${1:+"What matches \"$1\""}
+say "${what:-All tests} passed in $((SECONDS / 60)) min $((SECONDS % 60)) s"

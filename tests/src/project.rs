@@ -217,6 +217,18 @@ impl Project {
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
+    /// Fails the test unless a slow project that was broken off has kept `base`, and only that, and its next
+    /// build goes on from there.
+    #[track_caller]
+    pub fn expect_to_continue(&self) {
+        assert_eq!(self.saved(), ["base"]);
+        self.expect_whole_store();
+        self.hurry();
+        self.build(&[]).expect_code(0);
+        assert_eq!(self.outcome(), "base hit, slow done, after done");
+        self.expect_no_residue();
+    }
+
     /// Fails the test if a run of this project has left a container or a mount.
     #[track_caller]
     pub fn expect_no_residue(&self) {

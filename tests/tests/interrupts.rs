@@ -10,18 +10,6 @@ use nix::sys::signal::Signal;
 /// Stopping at once means: long before what runs would be done.
 const AT_ONCE: Duration = Duration::from_secs(15);
 
-/// Fails the test unless the project's next build goes on after `base`.
-#[track_caller]
-fn expect_to_continue(project: &Project) {
-    project.expect_no_residue();
-    project.expect_whole_store();
-    assert_eq!(project.saved(), ["base"]);
-    project.hurry();
-    project.build(&[]).expect_code(0);
-    assert_eq!(project.outcome(), "base hit, slow done, after done");
-    project.expect_no_residue();
-}
-
 /// Sends a signal and waits for an end that comes soon.
 #[track_caller]
 fn stop(running: Running, signal: Signal) -> Finished {
@@ -61,7 +49,7 @@ fn the_second_ctrl_c_stops_at_once() {
     running.wait_until_it_says("press Ctrl-C again");
     assert!(running.is_running(), "the first one is not enough");
     stop(running, Signal::SIGINT).expect_code(130).says("Cancel stopping now").says("error: cancelled");
-    expect_to_continue(&project);
+    project.expect_to_continue();
 }
 
 #[test]
@@ -72,7 +60,7 @@ fn termination_and_a_hang_up_stop_at_once() {
             .expect_code(130)
             .says("Cancel stopping now")
             .says("error: cancelled");
-        expect_to_continue(&project);
+        project.expect_to_continue();
     }
 }
 
@@ -218,7 +206,7 @@ fn a_terminal_that_is_gone_stops_the_build_as_a_hang_up() {
     assert_eq!(terminal.wait().code, None);
     wait_until("the build has ended", || project.record()["exit_code"] == 130);
     wait_until("its container is gone", || project.container("slow").is_none());
-    expect_to_continue(&project);
+    project.expect_to_continue();
 }
 
 #[test]

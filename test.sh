@@ -35,6 +35,8 @@ timed cargo doc --workspace --no-deps --document-private-items --locked --quiet
 timed cargo build --release --locked --quiet --package isokiln
 timed ./target/release/isokiln image build
 
+# What killed runs have left is swept by any command; swept now, it is not missed afterwards.
+./target/release/isokiln clean --dir target/none
 residue=$(./target/release/isokiln doctor --residue)
 before=$(footprint)
 timed cargo test --workspace --locked --no-fail-fast -- "$@"

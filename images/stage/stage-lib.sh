@@ -89,6 +89,7 @@ enter_rootfs() {
     ln -s fd/2 "$ROOTFS/dev/stderr"
     mount -t tmpfs -o mode=755 tmpfs "$ROOTFS/run"
     mount -t tmpfs -o mode=1777 tmpfs "$ROOTFS/tmp"
+    _hold_initramfs
     _lend_resolver
     if [[ $ISOKILN_ARCHIVE = yes ]]; then _lend_packages; fi
     _lend_policy
@@ -171,10 +172,40 @@ _lend_packages() {
     mount --bind "$ISOKILN_DEBS" "$ROOTFS/var/cache/apt/archives"
 }
 
+# An initramfs takes as long to make as many packages to install, and each package that has a say in it asks for a new one.
+# So update-initramfs only notes that it was asked, and what was asked for is made once, when the kind's script has ended.
+_hold_initramfs() {
+    mkdir "$ROOTFS/run/isokiln"
+    cat >"$ROOTFS/run/isokiln/update-initramfs" <<'STUB'
+#!/bin/sh
+case " $* " in *" -d "*) exec /usr/sbin/update-initramfs "$@" ;; esac
+echo "update-initramfs $*: when the stage ends"
+echo "$*" >>/run/isokiln/initramfs-wanted
+STUB
+    chmod 755 "$ROOTFS/run/isokiln/update-initramfs"
+}
+
+# want_initramfs: an initramfs for each kernel is made when the kind's script has ended.
+want_initramfs() { echo "$STAGE" >>"$ROOTFS/run/isokiln/initramfs-wanted"; }
+
+_make_initramfs() {
+    local kernel version action
+    [[ -s $ROOTFS/run/isokiln/initramfs-wanted && -x $ROOTFS/usr/sbin/update-initramfs ]] || return 0
+    for kernel in "$ROOTFS"/boot/vmlinuz-*; do
+        [[ -e $kernel ]] || continue
+        version=${kernel##*/vmlinuz-}
+        progress "making the initramfs"
+        action=-c
+        [[ ! -e $ROOTFS/boot/initrd.img-$version ]] || action=-u
+        in_rootfs /usr/sbin/update-initramfs "$action" -k "$version" ||
+            fail "the initramfs for kernel $version could not be made" "the stage's log has the whole story"
+    done
+}
+
 # in_rootfs COMMAND…: runs a program of the root file system in it.
 in_rootfs() {
     chroot "$ROOTFS" /usr/bin/env -i \
-        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb \
+        PATH=/run/isokiln:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb \
         LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true \
         SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
         ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
@@ -243,6 +274,25 @@ apt_install() {
     if ! apt install "$@" 2>&1 | tee "$_isokiln_log"; then
         _explain_apt "apt-get could not install the packages"
     fi
+}
+
+# install_optional PACKAGE: installs a package that the image can go without; false if it cannot be installed, which
+# leaves nothing of it.
+install_optional() {
+    progress "installing $1, which is optional"
+    if apt install "$1"; then return 0; fi
+    # Half an installation would fail every later one.
+    _undo_half_installed
+    apt install --fix-broken || fail "the failed optional package $1 cannot be undone" "remove it from the optional ones"
+    return 1
+}
+
+# Removes what is neither installed nor absent; its own scripts have failed and may fail again.
+_undo_half_installed() {
+    local half
+    mapfile -t half < <(in_rootfs dpkg-query --show --showformat='${db:Status-Status} ${binary:Package}\n' |
+        sed -nE 's/^(unpacked|half-installed|half-configured|triggers-awaited) //p')
+    ((${#half[@]} == 0)) || in_rootfs dpkg --force-all --purge "${half[@]}" || true
 }
 
 # Every name that apt knows, virtual packages included, sorted.

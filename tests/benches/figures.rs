@@ -1,17 +1,30 @@
-//! Figures of speed and memory, printed as the tables of docs/figures.md: `cargo bench -p isokiln-tests`.
+//! Figures of speed and memory, printed as the tables of docs/figures.md: `cargo bench -p isokiln-tests`, or
+//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `boots`.
 //!
 //! Machines are noisy, so what is compared runs in turns, in one run, and ratios are taken turn by turn.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
+use isokiln_tests::corpus::{Table, Workshop};
 use isokiln_tests::{Project, repository};
 use serde_json::Value;
 
 const TURNS: usize = 3;
+/// Boots differ by a tenth from one to the next.
+const BOOT_TURNS: usize = 7;
 
 fn main() {
-    layers();
-    minimal();
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let all: [(&str, fn()); 3] = [("layers", layers), ("minimal", minimal), ("boots", boots)];
+    for (name, measure) in all {
+        if wanted.is_empty() || wanted.iter().any(|one| one == name) {
+            measure();
+        }
+    }
 }
 
 /// Capture and restore of a large layer, in turns with tar and zstd in the engine on the same tree.
@@ -74,6 +87,85 @@ fn minimal() {
     println!("| cold build, median overhead | {:.1} % |", median(shares));
     println!("| unchanged rebuild, median | {:.2} |", median(rebuilds));
     println!("| plan, median | {:.2} |", median(plans));
+}
+
+/// Boots of the corpus' `trixie` under test, in turns with the same machine started by its reproduce.sh, which
+/// nobody watches but for what systemd says on the serial port.
+fn boots() {
+    let table = Table::of_repository().expect("the corpus");
+    let workshop = Workshop::open(&table, &repository().join("target/corpus")).expect("a folder");
+    let iso = workshop.iso(table.case("trixie").expect("the case")).expect("the ISO");
+    println!("| boot | by itself | verdict | ratio | whole command |");
+    println!("| --- | --- | --- | --- | --- |");
+    for profile in ["bios-cd", "uefi-cd"] {
+        let project = Project::tiny("");
+        let path = iso.to_str().expect("UTF-8");
+        let test = || {
+            let tested =
+                project.isokiln(&["test", path, "--profile", profile, "--check", "boot"]).expect_code(0);
+            let run = project.runs().into_iter().max().expect("a run");
+            let folder = project.home().join("runs").join(run).join("boot/trixie").join(profile);
+            (tested.time.as_secs_f64(), folder)
+        };
+        // The first finds out what the machine can do, and leaves the script.
+        let (_, folder) = test();
+        let script = by_itself(&folder);
+        let (mut alones, mut verdicts, mut commands) = (vec![], vec![], vec![]);
+        for turn in 0..BOOT_TURNS {
+            let alone_first = (turn % 2 == 0).then(|| time_by_itself(&script, &iso));
+            let (command, folder) = test();
+            let alone = alone_first.unwrap_or_else(|| time_by_itself(&script, &iso));
+            let text = fs::read_to_string(folder.join("report.json")).expect("a report");
+            let report: Value = serde_json::from_str(&text).expect("JSON");
+            let verdict = report["checks"][0]["seconds"].as_f64().expect("seconds");
+            println!(
+                "| {profile} | {alone:.1} s | {verdict:.1} s | {:.3} | {command:.1} s |",
+                verdict / alone
+            );
+            alones.push(alone);
+            verdicts.push(verdict);
+            commands.push(command);
+        }
+        let (alone, verdict) = (median(alones), median(verdicts));
+        println!(
+            "| {profile}, median | {alone:.1} s | {verdict:.1} s | {:.3} | {:.1} s |",
+            verdict / alone,
+            median(commands)
+        );
+    }
+    workshop.tidy().expect("a tidy engine");
+}
+
+/// The script that starts a test's machine, made to say when QEMU starts.
+fn by_itself(folder: &Path) -> String {
+    let script = fs::read_to_string(folder.join("reproduce.sh")).expect("the script");
+    let says = script.replacen("\nexec qemu-system", "\necho QEMU starts\nexec qemu-system", 1);
+    assert_ne!(says, script, "the script starts QEMU elsewhere");
+    says
+}
+
+/// Seconds from QEMU's start until systemd has reached what the check of the boot asks for.
+fn time_by_itself(script: &str, iso: &Path) -> f64 {
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "reproduce.sh"]).arg(iso);
+    let mut machine =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the machine starts");
+    let output = BufReader::new(machine.stdout.take().expect("its output"));
+    let mut stdin = machine.stdin.take().expect("its input");
+    let (mut start, mut seconds) = (None, None);
+    for line in output.split(b'\n').map(|line| line.expect("its output")) {
+        let line = String::from_utf8_lossy(&line);
+        if line.contains("QEMU starts") {
+            start = Some(Instant::now());
+        }
+        if seconds.is_none() && line.contains("multi-user.target") && line.contains("Reached target") {
+            seconds = start.map(|start: Instant| start.elapsed().as_secs_f64());
+            // Ctrl-A X ends QEMU, and with it the output.
+            std::io::Write::write_all(&mut stdin, b"\x01x").expect("QEMU listens");
+        }
+    }
+    machine.wait().expect("its end");
+    seconds.expect("the machine comes up")
 }
 
 fn row(what: &str, bytes: f64, ours: f64, theirs: f64, memory: u64) -> f64 {

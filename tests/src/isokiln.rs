@@ -90,6 +90,14 @@ impl Finished {
         self
     }
 
+    /// Fails the test unless there is one error, however many warnings quote another's.
+    #[track_caller]
+    pub fn says_one_error(self) -> Self {
+        let errors = self.stderr.lines().filter(|line| line.starts_with("error:")).count();
+        assert_eq!(errors, 1, "one error is enough\n{self}");
+        self
+    }
+
     /// Fails the test if this is said to people.
     #[track_caller]
     pub fn never_says(self, text: &str) -> Self {
@@ -184,14 +192,20 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub fn wait(mut self) -> Finished {
+    pub fn wait(self) -> Finished {
+        self.wait_at_most(LIMIT)
+    }
+
+    /// Waits for its end, where it may take longer or must be quicker than other commands.
+    #[track_caller]
+    pub fn wait_at_most(mut self, limit: Duration) -> Finished {
         let mut peak_memory = 0;
         let status: ExitStatus = loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 break status;
             }
             peak_memory = peak_memory_of(self.child.id()).unwrap_or(peak_memory);
-            if self.since.elapsed() > LIMIT {
+            if self.since.elapsed() > limit {
                 drop(self.child.kill());
                 panic!("{} hangs:\n{}", self.line, self.stderr());
             }

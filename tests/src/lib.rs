@@ -4,6 +4,7 @@
 //! The tests need a container engine and the builder image; `./test.sh` installs and starts what is
 //! missing. They use the release binary, which is built first if need be.
 
+pub mod corpus;
 mod engine;
 mod forwarder;
 mod iso;
@@ -14,7 +15,7 @@ mod wait;
 
 pub use engine::{Engine, Labels};
 pub use forwarder::Forwarder;
-pub use iso::boot_sector_iso;
+pub use iso::{boot_sector_iso, talking_iso};
 pub use isokiln::{Finished, Running, binary, builder_image, repository};
 pub use project::{LISTER, MINIMAL_STAGES, Project, TINY};
 pub use stand_in::{Answer, Request, StandIn};

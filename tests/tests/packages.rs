@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
 
-use isokiln_tests::{Project, TINY};
+use isokiln_tests::{Project, TINY, builder_image, repository};
 
 const HEAD: &str = "name = \"packages\"\n\n[system]\ndistribution = \"debian\"\nsuite = \"trixie\"\n";
 const BASE: &str = "\n[[stage]]\nname = \"base\"\nuses = \"bootstrap\"\nwith = { slim = true }\n";
@@ -223,7 +224,7 @@ fn serve(files: &'static [(&'static str, &'static str)]) -> SocketAddr {
 }
 
 const RELEASE: &str = "Origin: Debian\nSuite: stable\nCodename: trixie\nDate: Sat, 12 Sep 2026 07:55:41 UTC\nComponents: main\n";
-const UBUNTU: &str = "Origin: Ubuntu\nSuite: noble\nCodename: noble\nDate: Sat, 12 Sep 2026 07:55:41 UTC\nComponents: main universe\n";
+const UBUNTU: &str = "Origin: Ubuntu\nSuite: noble\nCodename: noble\nDate: Sat, 12 Sep 2026 07:55:41 UTC\nComponents: main restricted universe multiverse\n";
 
 #[test]
 fn archives_that_lack_something_are_told() {
@@ -313,4 +314,82 @@ fn ubuntu_is_planned_from_its_own_archive_and_an_unsigned_one_is_refused() {
     let told = project.isokiln(&["plan", "pipeline.toml"]);
     assert!(matches!(told.code, Some(2 | 3)), "{told}");
     told.says("stage base cannot be planned").says("mirrors = [\"http://");
+}
+
+/// `pipelines/ailinux-ubuntu.toml`, where no archive of Ubuntu can be reached: every kind of it does its work on a root file
+/// system of stand-ins.
+#[test]
+fn every_kind_of_the_ubuntu_edition_does_its_work() {
+    let archive = serve(&[("/ubuntu/dists/noble/InRelease", UBUNTU)]);
+    let pipeline =
+        fs::read_to_string(repository().join("pipelines/ailinux-ubuntu.toml")).expect("the pipeline");
+    let suite = "suite = \"noble\"\n";
+    assert!(pipeline.contains(suite), "{pipeline}");
+    let mirrors = format!("{suite}mirrors = [\"http://{archive}/ubuntu\"]\n");
+    let brand = repository().join("branding/ailinux");
+    let project =
+        Project::new(&pipeline.replace(suite, &mirrors).replace("\"../branding/ailinux\"", "\"brand\""));
+    std::os::unix::fs::symlink(brand, project.path("brand")).expect("a link");
+    for file in ["kind.toml", "run.sh"] {
+        let text =
+            fs::read(repository().join("tests/fixtures/ubuntu/bootstrap").join(file)).expect("a fixture");
+        project.write(&format!("stages/bootstrap/{file}"), text);
+    }
+    project
+        .build(&[])
+        .expect_code(0)
+        .says("driver bcmwl-kernel-source could not be built for 6.8.0-31-generic")
+        .says("the system is AILinux 1.0 now")
+        .says("8 stages run");
+
+    // What the ISO holds, listed and read by the builder image.
+    let look = r#"
+        set -e
+        cd /tmp
+        xorriso -osirrox on -indev /iso -extract / iso 2>/dev/null
+        find iso -type f | sort
+        cat iso/isolinux/isolinux.cfg iso/boot/grub/grub.cfg
+        mdir -b -/ -i iso/boot/grub/efi.img ::/EFI
+        mtype -i iso/boot/grub/efi.img ::/EFI/ubuntu/grub.cfg ::/EFI/BOOT/BOOTX64.EFI ::/EFI/BOOT/mmx64.efi
+        unsquashfs -no-progress -d root iso/casper/filesystem.squashfs >/dev/null
+        cat root/etc/casper.conf root/etc/os-release root/etc/calamares/modules/unpackfs.conf root/etc/calamares/modules/packages.conf
+        ls root/lib/firmware root/usr/share/isokiln/boot-loaders/*
+        readlink root/etc/alternatives/x-session-manager
+        cat root/etc/X11/default-display-manager
+        test ! -e root/usr/sbin/dkms
+    "#;
+    let iso = project.artifact("ailinux-ubuntu.iso");
+    let mut command = Command::new("docker");
+    command.args(["run", "--rm", "--network=none", "--volume"]).arg(format!("{}:/iso:ro", iso.display()));
+    let looked = command.args([builder_image(), "bash", "-c", look]).output().expect("docker runs");
+    let found = String::from_utf8_lossy(&looked.stdout);
+    assert!(looked.status.success(), "{found}{}", String::from_utf8_lossy(&looked.stderr));
+    for wanted in [
+        "iso/casper/vmlinuz",
+        "iso/casper/initrd.img",
+        "iso/casper/filesystem.size",
+        "iso/isolinux/splash.png",
+        "iso/boot/grub/theme/theme.txt",
+        "append initrd=/casper/initrd.img boot=casper",
+        "linux /casper/vmlinuz boot=casper",
+        "::/EFI/ubuntu/grub.cfg",
+        "configfile ($root)/boot/grub/grub.cfg",
+        "a shim",
+        "a key manager",
+        "export USERNAME=\"ailinux\"",
+        "export HOST=\"ailinux\"",
+        "PRETTY_NAME=\"AILinux 1.0\"",
+        "ID_LIKE=\"ubuntu debian\"",
+        "/cdrom/casper/filesystem.squashfs",
+        "try_remove: [ \"casper\" ]",
+        "stand-in",
+        "grub-efi-amd64_9999_all.deb",
+        "grub-pc_9999_all.deb",
+        "/usr/bin/startlxqt",
+        "/usr/bin/sddm",
+    ] {
+        assert!(found.contains(wanted), "{wanted:?} is missing in\n{found}");
+    }
+    assert!(!found.contains("bcmwl") && !found.contains("boot=live"), "{found}");
+    project.expect_no_residue();
 }

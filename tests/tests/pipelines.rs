@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use isokiln_tests::{Finished, Project, TINY};
+use isokiln_tests::{Finished, Project, TINY, repository};
 use serde_json::Value;
 
 /// A mistake: what is added to [`TINY`], where the caret must point, and what must be said.
@@ -105,7 +105,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         added: "[[stage]]\nname = \"x\"\nuses = \"files\"\nwith = { source = \"/etc\" }\n",
         at: "\"/etc\"",
-        says: &["must name a file below the pipeline file", "without \"..\""],
+        says: &["must be a path from the pipeline file's folder", "cannot be built on another"],
     },
     Mistake {
         added: "[[stage]]\nname = \"x\"\nrun = \"true\"\nlimits = { cpus = 99999 }\n",
@@ -126,6 +126,12 @@ const MISTAKES: &[Mistake] = &[
         added: "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\nchecks = [\"bot\"]\n",
         at: "\"bot\"",
         says: &["unknown check \"bot\"", "did you mean \"boot\"?"],
+    },
+    Mistake {
+        added: "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\n\
+                checks = [{ picture = \"login.png\", masks = [[1, 2]] }]\n",
+        at: "[[1, 2]]",
+        says: &["masks must be a list of areas"],
     },
     Mistake {
         added: "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\ncpus = 0\n",
@@ -210,6 +216,26 @@ fn all_mistakes_of_a_file_are_told_at_once_in_order() {
         (&near["column"], &near["label"]),
         (&Value::from(16), &Value::from("did you mean \"debian\"?"))
     );
+}
+
+/// A screen that was taken of a machine.
+const PICTURE: &[u8] = include_bytes!("../../runner/core/src/boot/screen/fixtures/memtest.png");
+
+#[test]
+fn pictures_to_compare_with_lie_beside_the_pipeline_file() {
+    let wanted = "[[stage]]\nname = \"i\"\nuses = \"iso\"\n\
+                  [boot-test]\nprofiles = [\"bios-cd\"]\nchecks = [\"picture:login.png\"]\n";
+    let project = Project::tiny(wanted);
+    let file = project.path("pipeline.toml");
+    let plan = || {
+        let arguments = ["plan", file.to_str().expect("text")];
+        Finished::of(project.command(&arguments).current_dir("/"))
+    };
+    plan().expect_code(2).says("/login.png: No such file").says("starts at its folder");
+    project.write("login.png", "GIF89a");
+    plan().expect_code(2).says("cannot compare the screen with ").says("/login.png: ");
+    project.write("login.png", PICTURE);
+    plan().expect_code(0);
 }
 
 /// A project with a stage of every sort of input, built once.
@@ -480,4 +506,18 @@ fn every_command_says_in_json_what_is_wrong() {
         let told = project.isokiln(&[command, &["--format", "json"]].concat()).expect_code(0);
         assert!(!told.json().is_null(), "{told}");
     }
+}
+
+#[test]
+fn editions_of_ailinux_share_their_first_stages() {
+    let stages = |edition: &str| {
+        let path = repository().join("pipelines").join(edition);
+        let text = fs::read_to_string(path).expect("a pipeline");
+        let (_, stages) = text.split_once("\n[[stage]]\n").expect("stages");
+        let words = |stage: &str| stage.lines().filter(|line| !line.starts_with('#')).collect::<String>();
+        stages.split("\n[[stage]]\n").map(words).collect::<Vec<_>>()
+    };
+    let (whole, installer) = (stages("ailinux.toml"), stages("ailinux-installer-only.toml"));
+    assert_eq!(whole[..5], installer[..5], "what is written alike has the same key");
+    assert!(whole[4].contains("uses = \"branding\""), "{}", whole[4]);
 }

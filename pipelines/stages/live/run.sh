@@ -21,13 +21,11 @@ esac
 [[ $locale = C.* || $locale = C || $locale = POSIX ]] || packages+=(locales)
 [[ $timezone = Etc/UTC ]] || packages+=(tzdata)
 
-# The live system's drivers and scripts go into one initramfs for all machines, made once at the end.
+# The live system's drivers and scripts go into one initramfs for all machines.
 mkdir -p "$ROOTFS/etc/initramfs-tools/conf.d"
 echo 'COMPRESS=zstd' >"$ROOTFS/etc/initramfs-tools/conf.d/isokiln"
 
 before=/isokiln/packages-before.tsv
-# The initramfs is made once, at the end, not after every package that has a say in it.
-STAGE_ENVIRONMENT+=(INITRD=No)
 record_packages "$before"
 apt_update
 apt_install "${packages[@]}"
@@ -79,12 +77,5 @@ case $DISTRIBUTION in
         ;;
 esac
 
-progress "making the initramfs"
-for image in "$ROOTFS"/boot/vmlinuz-*; do
-    version=${image##*/vmlinuz-}
-    action=-c
-    [[ ! -e $ROOTFS/boot/initrd.img-$version ]] || action=-u
-    in_rootfs update-initramfs "$action" -k "$version" ||
-        fail "the initramfs for kernel $version could not be made" "the stage's log has the whole story"
-done
+want_initramfs
 note "$(wc -l <"$ARTIFACTS/$STAGE.packages.tsv") packages installed"

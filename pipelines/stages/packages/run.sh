@@ -5,14 +5,6 @@ option_list hold hold
 option_list debconf debconf
 enabled recommends && _apt_options+=(-o APT::Install-Recommends=true)
 
-# Removes what is neither installed nor absent; its own scripts have failed and may fail again.
-undo_half_installed() {
-    local half
-    mapfile -t half < <(in_rootfs dpkg-query --show --showformat='${db:Status-Status} ${binary:Package}\n' |
-        sed -nE 's/^(unpacked|half-installed|half-configured|triggers-awaited) //p')
-    ((${#half[@]} == 0)) || in_rootfs dpkg --force-all --purge "${half[@]}" || true
-}
-
 before=/isokiln/packages-before.tsv
 after=/isokiln/packages-after.tsv
 record_packages "$before"
@@ -26,14 +18,7 @@ fi
 apt_install "${install[@]}"
 
 for package in "${optional[@]}"; do
-    progress "installing $package, which is optional"
-    if ! apt install "$package"; then
-        warn "optional package $package could not be installed; the image goes without it"
-        # Half an installation would fail every later one.
-        undo_half_installed
-        apt install --fix-broken || fail "the failed optional package $package cannot be undone" \
-            "remove it from optional"
-    fi
+    install_optional "$package" || warn "optional package $package could not be installed; the image goes without it"
 done
 
 if ((${#remove[@]})); then

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use isokiln_core::boot::CheckSpec;
+use isokiln_core::boot::{Accelerator, Channel};
 use isokiln_core::digest::Digest;
 use isokiln_core::names::{KindName, PipelineName, ProfileName, StageName};
 use isokiln_core::units::parse_size;
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Boot an ISO and check what it promises
     Test(Test),
+    /// Show what an ISO is made of, without booting it, and what can be expected of boot tests
+    Inspect(Inspect),
     /// List, show, export and remove checkpoints, or go back to one
     #[command(subcommand)]
     Checkpoint(Checkpoint),
@@ -86,6 +88,13 @@ pub(crate) struct Build {
     /// Boot the ISO though the same one has passed before
     #[arg(long)]
     pub(crate) retest: bool,
+    /// Also write the boot tests' results into this file as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Stages that may run at the same time, where the pipeline branches; half as many as there are processors, if
+    /// there is memory for them, where not given
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub(crate) parallel: Option<usize>,
     /// Compression of new layers; gzip is for container engines before 2021
     #[arg(long, value_enum, default_value_t = LayerCompression::Zstd)]
     pub(crate) compression: LayerCompression,
@@ -110,18 +119,41 @@ pub(crate) struct Plan {
 pub(crate) struct Test {
     /// The ISO
     pub(crate) iso: PathBuf,
-    /// Machine to boot it on; may be given again; all where none is given
+    /// Boot this older ISO first, on the same machines with the same checks, and say what has changed
+    #[arg(long, value_name = "OLD.ISO")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Also write the results into this file as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Machine to boot it on; may be given again; all that the ISO promises to boot on where none is given
     #[arg(long, value_name = "PROFILE")]
     pub(crate) profile: Vec<ProfileName>,
-    /// What must hold: boot, network-manager, wlan, or "command:SHELL COMMAND"; may be given again
+    /// What must hold, for example boot, service:ssh, "screen:login:" or "command:SHELL COMMAND"; may be given
+    /// again; what the ISO promises where none is given; `--check help` lists them
     #[arg(long, value_name = "CHECK")]
-    pub(crate) check: Vec<CheckSpec>,
+    pub(crate) check: Vec<String>,
+    /// What executes the guest: kvm, tcg, or auto to find out whether KVM runs guests
+    #[arg(long, value_name = "ACCELERATOR", default_value = "auto", value_parser = accelerator)]
+    pub(crate) accel: Accelerators,
+    /// The only way in which the probe may come into the system: credentials, guest-agent, serial-getty,
+    /// initramfs-hook, boot-menu or console; the strongest that the ISO allows where none is given
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) channel: Option<Channel>,
+    /// Press no key: a boot menu that waits for ever is a failure
+    #[arg(long)]
+    pub(crate) unattended: bool,
     /// Memory of the machine, for example 2GiB
     #[arg(long, value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
     /// Processors of the machine
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) cpus: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The ISO
+    pub(crate) iso: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,5 +277,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+}
+
+/// What may execute guests; `None` to find out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accelerators(pub(crate) Option<Accelerator>);
+
+fn accelerator(text: &str) -> Result<Accelerators, String> {
+    if text == "auto" {
+        Ok(Accelerators(None))
+    } else {
+        text.parse().map(|wanted| Accelerators(Some(wanted)))
     }
 }

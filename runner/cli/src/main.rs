@@ -1,11 +1,14 @@
 //! isokiln: builds Linux live ISOs in sealed containers and proves that they boot.
 
 mod args;
+mod boots;
 mod commands;
 mod diagnostics;
+mod grid;
 mod output;
 mod reporter;
 mod signals;
+mod summary;
 mod words;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use isokiln_core::exit;
 use isokiln_engine::kinds::KindError;
 use isokiln_engine::run::RunError;
+use isokiln_engine::testbed::TestbedError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -68,7 +69,8 @@ pub(crate) fn tell(text: &str) {
 pub(crate) fn error(format: Format, error: &RunError) {
     let (path, text, mistakes) = match error {
         RunError::Pipeline { path, text, diagnostics } => (Some(path), text.as_str(), Some(diagnostics)),
-        RunError::Kind(KindError::Manifest { path, text, diagnostics }) => {
+        RunError::Kind(KindError::Manifest { path, text, diagnostics })
+        | RunError::Testbed(TestbedError::Wrong { path, text, diagnostics }) => {
             (Some(path), text.as_str(), Some(diagnostics))
         }
         _ => (None, "", None),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use isokiln_core::boot::{BootReport, Verdict};
+use isokiln_core::boot::Verdict;
 use isokiln_core::event::{Event, Usage};
 use isokiln_core::names::StageName;
 use isokiln_core::record::{RunRecord, StageState};
@@ -13,8 +13,9 @@ use isokiln_core::units::{show_duration, show_size};
 use isokiln_engine::run::Reporter;
 
 use crate::args::Format;
+use crate::boots::Boots;
 use crate::output;
-use crate::words::{bad, calm, faint, fair, good, line};
+use crate::words::{bad, calm, faint, fair, good, line, printable, quoted, short};
 
 /// Without a terminal, a running stage is mentioned this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -31,6 +32,8 @@ struct State {
     /// What is going on: stage or boot test, since when, and its latest words.
     current: Option<Current>,
     record: RunRecord,
+    boots: Boots,
+    /// Characters of the longest stage name.
     width: usize,
 }
 
@@ -45,7 +48,14 @@ struct Current {
 impl Terminal {
     pub(crate) fn new(format: Format) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        let state = State { bar: None, is_terminal, current: None, record: RunRecord::default(), width: 0 };
+        let state = State {
+            bar: None,
+            is_terminal,
+            current: None,
+            record: RunRecord::default(),
+            boots: Boots::default(),
+            width: 0,
+        };
         Self { format, state: Mutex::new(state) }
     }
 }
@@ -78,16 +88,21 @@ impl State {
             usage: Usage::default(),
             words: words.to_owned(),
         });
+        self.show("{spinner:>12.cyan} {wide_msg}");
+        self.draw();
+    }
+
+    /// Begins the line that lives, on a terminal.
+    fn show(&mut self, template: &str) {
         if self.is_terminal && self.bar.is_none() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             // A template that is written here is valid.
-            if let Ok(style) = ProgressStyle::with_template("{spinner:>12.cyan} {wide_msg}") {
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "]));
             }
             bar.enable_steady_tick(Duration::from_millis(120));
             self.bar = Some(bar);
         }
-        self.draw();
     }
 
     fn end(&mut self) {
@@ -110,7 +125,7 @@ impl State {
         }
         text.push_str(&format!("  {}", current.words));
         match &self.bar {
-            Some(bar) => bar.set_message(text),
+            Some(bar) => bar.set_message(printable(&text)),
             None if current.told.elapsed() >= HEARTBEAT => {
                 current.told = Instant::now();
                 output::tell(&line("…", &faint(), &text));
@@ -122,7 +137,7 @@ impl State {
     fn tell(&mut self, event: &Event) {
         self.record.absorb(event);
         match event {
-            Event::RunStarted { run, pipeline, stages } => {
+            Event::RunStarted { run, pipeline, stages, .. } => {
                 self.width = stages.iter().map(|stage| stage.as_str().len()).max().unwrap_or(0);
                 let text = match pipeline {
                     Some(pipeline) => format!("{pipeline}, {} stages, run {run}", stages.len()),
@@ -160,7 +175,7 @@ impl State {
                     [] => String::new(),
                     names => format!("  changed: {}", names.join(", ")),
                 };
-                self.say(&line("Run", &calm(), &format!("{stage}{}", faint().apply_to(why))));
+                self.say(&format!("{}{}", line("Run", &calm(), stage.as_str()), faint().apply_to(why)));
                 self.begin(stage.as_str(), "starting");
             }
             Event::StageLine { text, .. } => {
@@ -193,17 +208,16 @@ impl State {
             Event::StageFinished { stage, seconds, usage, .. } => {
                 self.end();
                 let text = format!(
-                    "{stage:width$}  {:>7}  {}",
+                    "{stage:width$}  {:>7}  ",
                     show_duration(Duration::from_secs_f64(*seconds)),
-                    faint().apply_to(used(usage)),
                     width = self.width
                 );
-                self.say(&line("Done", &good(), &text));
+                self.say(&format!("{}{}", line("Done", &good(), &text), faint().apply_to(used(usage))));
             }
             Event::StageFailed { stage, cause, hint, log, tail } => {
                 self.end();
                 for text in tail {
-                    self.say(&format!("{} {text}", faint().apply_to("           |")));
+                    self.say(&quoted(text));
                 }
                 self.say(&line("FAILED", &bad(), &format!("{stage}: {cause}")));
                 if let Some(hint) = hint {
@@ -211,32 +225,11 @@ impl State {
                 }
                 self.say(&line("log", &faint(), log));
             }
-            Event::BootStarted { profile, accelerator, reason } => {
-                self.end();
-                let text = format!("{profile} under {accelerator} ({reason})");
-                self.say(&line("Boot", &calm(), &text));
-                self.begin(profile.as_str(), "power on");
-            }
-            Event::BootPhase { phase, seconds, .. } => {
-                self.say(&line("reached", &faint(), &format!("{phase} after {seconds:.1}s")));
-                if let Some(current) = &mut self.current {
-                    current.words = format!("{phase}");
-                }
-                self.draw();
-            }
-            Event::BootCheck { profile, result } => {
-                let text = format!("{profile}  {}: {}", result.check, result.summary);
-                self.say(&line(&result.verdict.to_string(), &style_of(result.verdict), &text));
-                if result.verdict != Verdict::Pass {
-                    for evidence in result.evidence.iter().take(12) {
-                        self.say(&format!("{} {evidence}", faint().apply_to("           |")));
-                    }
-                }
-            }
-            Event::BootFinished { report, folder, cached } => {
-                self.end();
-                self.boot_end(report, folder, *cached);
-            }
+            Event::BootStarted { .. }
+            | Event::BootPhase { .. }
+            | Event::BootCheck { .. }
+            | Event::BootFinished { .. }
+            | Event::BootCompared { .. } => self.boot(event),
             Event::Cancelling { gracefully } => {
                 let text = if *gracefully {
                     "stopping at the next safe point; press Ctrl-C again to stop now"
@@ -247,17 +240,31 @@ impl State {
             }
             Event::RunFinished { exit_code, seconds, .. } => {
                 self.end();
+                for line in self.boots.tables(width()) {
+                    self.say(&line);
+                }
                 self.summary(*exit_code, *seconds);
             }
         }
     }
 
-    fn boot_end(&self, report: &BootReport, folder: &str, cached: bool) {
-        if cached {
-            let text = format!("{}  the same ISO has passed this test before", report.profile);
-            self.say(&line("PASS", &good(), &text));
-        } else if report.verdict != Verdict::Pass {
-            self.say(&line("evidence", &faint(), &short(folder)));
+    fn boot(&mut self, event: &Event) {
+        if self.current.take().is_some() {
+            // Getting ready is over.
+            self.end();
+        }
+        let several = self.record.baseline.is_some() || self.record.isos().count() > 1;
+        for line in self.boots.lines(event, several) {
+            self.say(&line);
+        }
+        match self.boots.current() {
+            Some(machines) => {
+                self.show("{spinner:>12.cyan} {elapsed} {wide_msg}");
+                if let Some(bar) = &self.bar {
+                    bar.set_message(printable(&machines));
+                }
+            }
+            None => self.end(),
         }
     }
 
@@ -269,6 +276,8 @@ impl State {
         }
         for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive, Verdict::Infra] {
             let tests = self.record.boot_tests.iter().filter(|test| test.verdict == verdict);
+            // What the other ISO came to is in the comparison.
+            let tests = tests.filter(|test| self.record.baseline.as_ref() != Some(&test.iso));
             let profiles: Vec<_> = tests.map(|test| test.profile.as_str()).collect();
             if !profiles.is_empty() {
                 parts.push(format!("boot test {verdict} on {}", profiles.join(", ")));
@@ -286,14 +295,6 @@ impl State {
         for iso in self.record.isos() {
             self.say(&line("ISO", &style, &format!("{} ({})", short(&iso.path), show_size(iso.size_bytes))));
         }
-    }
-}
-
-fn style_of(verdict: Verdict) -> console::Style {
-    match verdict {
-        Verdict::Pass => good(),
-        Verdict::Fail => bad(),
-        Verdict::Inconclusive | Verdict::Infra => fair(),
     }
 }
 
@@ -316,8 +317,7 @@ fn used(usage: &Usage) -> String {
     parts.join(", ")
 }
 
-/// A path as seen from here, if that is shorter.
-fn short(path: &str) -> String {
-    let here = std::env::current_dir().map(|here| format!("{}/", here.display())).unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).to_owned()
+/// Characters in a line of the terminal; a wide one's where output goes to a file.
+fn width() -> usize {
+    console::Term::stderr().size_checked().map_or(120, |(_, columns)| usize::from(columns))
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::boot::{BootReport, CheckResult, Phase};
+use crate::boot::{BootReport, CheckResult, Comparison, Phase};
 use crate::digest::{DiffId, Digest};
 use crate::names::{PipelineName, ProfileName, RunId, StageName};
 
@@ -19,6 +19,8 @@ pub enum Event {
         pipeline: Option<PipelineName>,
         /// The stages, in order.
         stages: Vec<StageName>,
+        /// File name of the ISO that the tested one is compared with.
+        baseline: Option<String>,
     },
     /// Something worth a person's attention.
     Note {
@@ -153,6 +155,8 @@ pub enum Event {
     },
     /// A boot test begins.
     BootStarted {
+        /// File name of the ISO.
+        iso: String,
         /// The machine.
         profile: ProfileName,
         /// `kvm` or `tcg`.
@@ -162,8 +166,12 @@ pub enum Event {
     },
     /// A guest got further.
     BootPhase {
+        /// File name of the ISO.
+        iso: String,
         /// The machine.
         profile: ProfileName,
+        /// Which of the machines that the boot test starts one after the other, from 1.
+        machine: usize,
         /// How far.
         phase: Phase,
         /// Seconds from the machine's start.
@@ -171,6 +179,8 @@ pub enum Event {
     },
     /// A check ended.
     BootCheck {
+        /// File name of the ISO.
+        iso: String,
         /// The machine.
         profile: ProfileName,
         /// How.
@@ -179,11 +189,16 @@ pub enum Event {
     /// A boot test ended.
     BootFinished {
         /// Everything about it.
-        report: BootReport,
+        report: Box<BootReport>,
         /// Folder with logs and pictures.
         folder: String,
         /// Whether an earlier run tested the same ISO on the same machine with the same checks.
         cached: bool,
+    },
+    /// Two ISOs' boot tests on one machine were compared.
+    BootCompared {
+        /// What has changed.
+        comparison: Box<Comparison>,
     },
     /// The user asked to stop.
     Cancelling {

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod event;
 pub mod exit;
 pub mod image;
+pub mod junit;
 pub mod kind;
 pub mod layer;
 pub mod names;

@@ -14,6 +14,8 @@ pub struct RunRecord {
     pub run: Option<RunId>,
     /// What was built; absent where an ISO was only tested.
     pub pipeline: Option<PipelineName>,
+    /// File name of the ISO that the tested one was compared with.
+    pub baseline: Option<String>,
     /// Exit code; absent while the run goes on, and for ever where it was killed.
     pub exit_code: Option<u8>,
     /// What went wrong, in one line.
@@ -73,6 +75,8 @@ pub struct ArtifactRecord {
 /// A boot test in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BootRecord {
+    /// File name of the ISO.
+    pub iso: String,
     /// The machine.
     pub profile: ProfileName,
     /// How it ended.
@@ -87,8 +91,13 @@ impl RunRecord {
     /// Takes another event in.
     pub fn absorb(&mut self, event: &Event) {
         match event {
-            Event::RunStarted { run, pipeline, .. } => {
-                *self = Self { run: Some(run.clone()), pipeline: pipeline.clone(), ..Self::default() };
+            Event::RunStarted { run, pipeline, baseline, .. } => {
+                *self = Self {
+                    run: Some(run.clone()),
+                    pipeline: pipeline.clone(),
+                    baseline: baseline.clone(),
+                    ..Self::default()
+                };
             }
             Event::StageHit { stage, manifest, .. } => {
                 let record = self.stage(stage);
@@ -119,6 +128,7 @@ impl RunRecord {
                 });
             }
             Event::BootFinished { report, folder, cached } => self.boot_tests.push(BootRecord {
+                iso: report.iso.clone(),
                 profile: report.profile.clone(),
                 verdict: report.verdict,
                 cached: *cached,
@@ -179,6 +189,7 @@ mod tests {
                 run: "r1".parse().unwrap(),
                 pipeline: Some("p".parse().unwrap()),
                 stages: vec![base.clone(), iso.clone()],
+                baseline: None,
             },
             Event::StageHit { stage: base.clone(), manifest, pinned: false },
             Event::StageStarted { stage: iso.clone(), changed: Vec::new() },

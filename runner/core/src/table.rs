@@ -26,7 +26,7 @@ pub(crate) struct Table<'t> {
     pub(crate) what: String,
     pub(crate) span: Range<usize>,
     entries: &'t DeTable<'t>,
-    known: Vec<&'static str>,
+    known: Vec<String>,
 }
 
 /// Reads a whole file.
@@ -46,8 +46,8 @@ impl<'t> Table<'t> {
     }
 
     /// The value under `key`, of any type.
-    pub(crate) fn any(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
-        self.known.push(key);
+    pub(crate) fn any(&mut self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+        self.known.push(key.to_owned());
         self.entries.get(key)
     }
 
@@ -56,18 +56,18 @@ impl<'t> Table<'t> {
         self.entries.get_key_value(key).map(|(key, _)| key.span())
     }
 
-    pub(crate) fn string(&mut self, key: &'static str, out: &mut Diagnostics) -> Option<Located<String>> {
+    pub(crate) fn string(&mut self, key: &str, out: &mut Diagnostics) -> Option<Located<String>> {
         let value = self.any(key)?;
         typed(value, "a string", |v| v.as_str().map(str::to_owned), &format!("{key} in {}", self.what), out)
     }
 
-    pub(crate) fn boolean(&mut self, key: &'static str, out: &mut Diagnostics) -> Option<Located<bool>> {
+    pub(crate) fn boolean(&mut self, key: &str, out: &mut Diagnostics) -> Option<Located<bool>> {
         let value = self.any(key)?;
         typed(value, "true or false", |v| v.as_bool(), &format!("{key} in {}", self.what), out)
     }
 
     /// A string that must parse as a `T`.
-    pub(crate) fn parsed<T>(&mut self, key: &'static str, out: &mut Diagnostics) -> Option<Located<T>>
+    pub(crate) fn parsed<T>(&mut self, key: &str, out: &mut Diagnostics) -> Option<Located<T>>
     where
         T: FromStr<Err: std::fmt::Display>,
     {
@@ -84,7 +84,7 @@ impl<'t> Table<'t> {
     /// A string read by `read`, whose error is the message.
     pub(crate) fn read<T>(
         &mut self,
-        key: &'static str,
+        key: &str,
         out: &mut Diagnostics,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
@@ -95,7 +95,7 @@ impl<'t> Table<'t> {
     /// One of a closed set of words.
     pub(crate) fn choice<T: Copy>(
         &mut self,
-        key: &'static str,
+        key: &str,
         choices: &[(&'static str, T)],
         out: &mut Diagnostics,
     ) -> Option<T> {
@@ -108,16 +108,12 @@ impl<'t> Table<'t> {
         None
     }
 
-    pub(crate) fn strings(
-        &mut self,
-        key: &'static str,
-        out: &mut Diagnostics,
-    ) -> Option<Vec<Located<String>>> {
+    pub(crate) fn strings(&mut self, key: &str, out: &mut Diagnostics) -> Option<Vec<Located<String>>> {
         let value = self.any(key)?;
         string_list(value, &format!("{key} in {}", self.what), out)
     }
 
-    pub(crate) fn table(&mut self, key: &'static str, out: &mut Diagnostics) -> Option<Table<'t>> {
+    pub(crate) fn table(&mut self, key: &str, out: &mut Diagnostics) -> Option<Table<'t>> {
         let value = self.any(key)?;
         match value.get_ref().as_table() {
             Some(entries) => Some(Table::new(format!("[{key}]"), entries, value.span())),
@@ -143,9 +139,10 @@ impl<'t> Table<'t> {
 
     /// Notes every key that was never asked for.
     pub(crate) fn finish(self, out: &mut Diagnostics) {
+        let known: Vec<_> = self.known.iter().map(String::as_str).collect();
         for (key, span, _) in self.entries() {
-            if !self.known.contains(&key) {
-                out.push(unknown(&format!("key {key:?} in {}", self.what), key, span, &self.known));
+            if !known.contains(&key) {
+                out.push(unknown(&format!("key {key:?} in {}", self.what), key, span, &known));
             }
         }
     }

@@ -162,7 +162,21 @@ mod tests {
     #[test]
     fn the_bundled_kinds_are_valid_and_documented() {
         let kinds = Kinds::bundled().unwrap();
-        assert_eq!(kinds.catalog.names(), ["bootstrap", "files", "iso", "live", "packages", "script"]);
+        assert_eq!(
+            kinds.catalog.names(),
+            [
+                "bootstrap",
+                "branding",
+                "calamares",
+                "desktop",
+                "files",
+                "iso",
+                "live",
+                "network",
+                "packages",
+                "script"
+            ]
+        );
         for kind in kinds.catalog.0.values() {
             assert!(!kind.description.trim().is_empty(), "{} has no description", kind.name);
             assert!(kind.options.iter().all(|option| option.help.ends_with('.')), "{}", kind.name);

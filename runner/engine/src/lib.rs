@@ -2,9 +2,11 @@
 
 pub mod archive;
 pub mod boot;
+pub mod inspect;
 pub mod kinds;
 pub mod library;
 mod process;
 pub mod run;
 pub mod sandbox;
 pub mod store;
+pub mod testbed;

@@ -36,13 +36,39 @@ macro_rules! bundled_kinds {
 }
 
 /// Kinds that every pipeline can use.
-pub const BUNDLED_KINDS: [BundledKind; 6] =
-    bundled_kinds!["bootstrap", "files", "iso", "live", "packages", "script"];
+pub const BUNDLED_KINDS: [BundledKind; 10] = bundled_kinds![
+    "bootstrap",
+    "branding",
+    "calamares",
+    "desktop",
+    "files",
+    "iso",
+    "live",
+    "network",
+    "packages",
+    "script"
+];
 
 /// Machine profiles: name and contents of their file.
-pub const MACHINE_PROFILES: [(&str, &str); 2] = [
+pub const MACHINE_PROFILES: [(&str, &str); 5] = [
     ("bios-cd", include_str!("../../../qemu/profiles/bios-cd.toml")),
+    ("bios-usb", include_str!("../../../qemu/profiles/bios-usb.toml")),
     ("uefi-cd", include_str!("../../../qemu/profiles/uefi-cd.toml")),
+    ("uefi-usb", include_str!("../../../qemu/profiles/uefi-usb.toml")),
+    ("uefi-secureboot", include_str!("../../../qemu/profiles/uefi-secureboot.toml")),
+];
+
+/// Checks that are data: name and contents of their file.
+pub const CHECKS: [(&str, &str); 9] = [
+    ("no-failed-units", include_str!("../../../qemu/checks/no-failed-units.toml")),
+    ("service", include_str!("../../../qemu/checks/service.toml")),
+    ("process", include_str!("../../../qemu/checks/process.toml")),
+    ("module", include_str!("../../../qemu/checks/module.toml")),
+    ("file", include_str!("../../../qemu/checks/file.toml")),
+    ("port", include_str!("../../../qemu/checks/port.toml")),
+    ("window", include_str!("../../../qemu/checks/window.toml")),
+    ("calamares", include_str!("../../../qemu/checks/calamares.toml")),
+    ("secure-boot", include_str!("../../../qemu/checks/secure-boot.toml")),
 ];
 
 /// Packages of the builder image, one a line.

@@ -8,7 +8,7 @@ use crate::args::{Build, Global, LayerCompression};
 pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
     // What is wrong with the file is told before anything is made, isokiln's folder included.
     let project = Project::load(&args.file)?;
-    let session = super::session(global.format)?;
+    let session = super::session(global.format, args.junit.as_deref())?;
     let options = BuildOptions {
         until: args.until,
         from: args.from,
@@ -16,7 +16,7 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
             LayerCompression::Zstd => Compression::Zstd,
             LayerCompression::Gzip => Compression::Gzip,
         },
-        parallel: 1,
+        parallel: args.parallel,
     };
     let testing = match (args.no_test, args.retest) {
         (true, _) => Testing::Never,

@@ -10,7 +10,7 @@ use crate::args::{Clean, Doctor, Format, Global, ImageBuild, ImageRoute};
 use crate::{output, words};
 
 pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> {
-    let session = super::session(Format::Text)?;
+    let session = super::session(Format::Text, None)?;
     if args.residue {
         let residue = session.residue().await?;
         output::result(global.format, &residue, |residue| {
@@ -48,11 +48,11 @@ pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> 
                     Health::Bad => ("BAD", words::bad()),
                 };
                 let mut text =
-                    words::line(word, &style, &format!("{}: {}\n", finding.subject, finding.finding));
+                    words::line(word, &style, &format!("{}: {}", finding.subject, finding.finding));
                 if let Some(cure) = &finding.cure {
-                    text.push_str(&words::line("cure", &words::calm(), &format!("{cure}\n")));
+                    text = format!("{text}\n{}", words::line("cure", &words::calm(), cure));
                 }
-                text
+                text + "\n"
             })
             .collect()
     });
@@ -61,7 +61,7 @@ pub(super) async fn run(global: &Global, args: &Doctor) -> Result<u8, RunError> 
 }
 
 pub(super) async fn clean(global: &Global, args: &Clean) -> Result<u8, RunError> {
-    let session = super::session(Format::Text)?;
+    let session = super::session(Format::Text, None)?;
     let report = session.clean(&global.dir, args.all).await?;
     output::result(global.format, &report, |report| {
         let mut rows: Vec<Vec<String>> = Vec::new();
@@ -76,7 +76,7 @@ pub(super) async fn clean(global: &Global, args: &Clean) -> Result<u8, RunError>
 }
 
 pub(super) async fn remove_images(global: &Global) -> Result<u8, RunError> {
-    let session = super::session(Format::Text)?;
+    let session = super::session(Format::Text, None)?;
     let images = session.remove_images().await?;
     output::result(global.format, &json!({"images": images}), |_| {
         let rows: Vec<_> =
@@ -87,7 +87,7 @@ pub(super) async fn remove_images(global: &Global) -> Result<u8, RunError> {
 }
 
 pub(super) async fn image(global: &Global, args: &ImageBuild) -> Result<u8, RunError> {
-    let session = super::session(Format::Text)?;
+    let session = super::session(Format::Text, None)?;
     let route = args.route.map(|route| match route {
         ImageRoute::Mirror => Route::Mirror,
         ImageRoute::Container => Route::Container,

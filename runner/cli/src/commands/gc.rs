@@ -41,7 +41,7 @@ pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
 pub(super) async fn run(global: &Global, args: &Gc) -> Result<u8, RunError> {
     let report = match Home::find(&global.dir) {
         Some(home) => {
-            let session = super::session(Format::Text)?;
+            let session = super::session(Format::Text, None)?;
             session.collect(&home, KeepRule { newest: args.keep }, args.dry_run).await?
         }
         None => GcReport::default(),

@@ -4,10 +4,12 @@ mod build;
 mod checkpoint;
 mod doctor;
 mod gc;
+mod inspect;
 mod kinds;
 mod plan;
 mod test;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -61,6 +63,7 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
         Command::Build(args) => build::run(global, args).await,
         Command::Plan(args) => plan::run(global, &args).await,
         Command::Test(args) => test::run(global, args).await,
+        Command::Inspect(args) => inspect::run(global, &args),
         Command::Checkpoint(args) => checkpoint::run(global, args),
         Command::Verify => gc::verify(global),
         Command::Gc(args) => gc::run(global, &args).await,
@@ -78,10 +81,14 @@ fn tell_waiting(holder: &str) {
 }
 
 /// The edges that commands use. Builds and tests tell what happens in the format asked for; every other
-/// command tells people, and prints one value.
-fn session(format: Format) -> Result<Session, RunError> {
+/// command tells people, and prints one value. Boot tests' results go to `junit` too.
+fn session(format: Format, junit: Option<&Path>) -> Result<Session, RunError> {
     let clock = Arc::new(SystemClock);
     let events = Events::new(Arc::new(Terminal::new(format)), clock.clone());
+    let events = match junit {
+        Some(path) => events.with_junit(path)?,
+        None => events,
+    };
     let cancel = signals::listen(Arc::new(events.clone()))
         .map_err(|error| RunError::Network(format!("signals cannot be caught: {error}")))?;
     let fetch = HttpFetch::new().map_err(RunError::Network)?;

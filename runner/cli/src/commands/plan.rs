@@ -8,7 +8,7 @@ use crate::args::{Format, Global, Plan};
 use crate::{output, words};
 
 pub(super) async fn run(global: &Global, args: &Plan) -> Result<u8, RunError> {
-    let session = super::session(Format::Text)?;
+    let session = super::session(Format::Text, None)?;
     let planned = session.plan(&global.dir, &args.file).await?;
     let stages: Vec<Value> = planned.plan.stages.iter().map(|stage| as_json(stage, args.explain)).collect();
     let document = json!({

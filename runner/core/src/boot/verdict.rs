@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::Cause;
+use super::channel::Channel;
 use super::console::Phase;
 use crate::digest::Digest;
 use crate::names::ProfileName;
@@ -43,6 +45,41 @@ pub enum Lane {
     Probe,
 }
 
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Faithful => "faithful",
+            Self::Probe => "probe",
+        })
+    }
+}
+
+/// What one way of knowing came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneReport {
+    /// The way of knowing.
+    pub lane: Lane,
+    /// How the probe got in; absent in the faithful lane, and where it did not get in.
+    pub channel: Option<Channel>,
+    /// Whether the lane's boot got to a system for people.
+    pub verdict: Verdict,
+    /// One line for people.
+    pub summary: String,
+    /// Seconds from the start of the lane's machine until that was known.
+    pub seconds: f64,
+}
+
+/// What the probe found in the running system, for comparing one ISO with another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// Units that have failed.
+    pub failed_units: Vec<String>,
+    /// Modules that were loaded.
+    pub modules: Vec<String>,
+}
+
 /// One check's end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckResult {
@@ -50,12 +87,19 @@ pub struct CheckResult {
     pub check: String,
     /// How it was tested.
     pub lane: Lane,
+    /// How the probe got in, where it says so.
+    pub channel: Option<Channel>,
     /// How it ended.
     pub verdict: Verdict,
     /// One line for people.
     pub summary: String,
+    /// Why it does not hold, where that is more than a check that fails.
+    pub cause: Option<Cause>,
     /// What the verdict rests on: serial lines, probe answers.
     pub evidence: Vec<String>,
+    /// What the screen showed then, where that belongs to it: a file of the boot test's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
     /// Seconds from the start of the machine until the verdict.
     pub seconds: f64,
 }
@@ -84,8 +128,20 @@ pub struct BootReport {
     pub accelerator: String,
     /// Why that one.
     pub accelerator_reason: String,
-    /// In the order of entering.
+    /// What each way of knowing came to.
+    pub lanes: Vec<LaneReport>,
+    /// The ISO's own way through the boot, in the order of entering.
     pub phases: Vec<PhaseTime>,
+    /// How far it got.
+    pub reached: Option<Phase>,
+    /// Why it did not pass; absent where it did, and where the tester broke.
+    pub cause: Option<Cause>,
+    /// The boot menu's entries, where they could be read.
+    pub menu: Vec<String>,
+    /// What was done at the machine that a person would have had to do, and other things worth knowing.
+    pub notes: Vec<String>,
+    /// What the probe found in the running system.
+    pub inventory: Option<Inventory>,
     /// In the order of asking.
     pub checks: Vec<CheckResult>,
     /// The gravest of the checks.
@@ -99,6 +155,53 @@ impl BootReport {
     pub fn overall(checks: &[CheckResult]) -> Verdict {
         checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Inconclusive)
     }
+
+    /// How the probe got in: the last way that it did.
+    pub fn channel(&self) -> Option<Channel> {
+        let lanes = self.lanes.iter().filter(|lane| lane.lane == Lane::Probe);
+        lanes.filter_map(|lane| lane.channel).next_back()
+    }
+}
+
+/// Reports for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) fn check(name: &str, verdict: Verdict) -> CheckResult {
+        CheckResult {
+            check: name.to_owned(),
+            lane: Lane::Probe,
+            channel: None,
+            verdict,
+            summary: String::new(),
+            cause: None,
+            evidence: vec![],
+            picture: None,
+            seconds: 0.0,
+        }
+    }
+
+    pub(crate) fn report(iso: &str, profile: &str, checks: Vec<CheckResult>) -> BootReport {
+        BootReport {
+            iso: iso.to_owned(),
+            digest: Digest::of(iso),
+            size: 7,
+            profile: profile.parse().unwrap(),
+            accelerator: "tcg".to_owned(),
+            accelerator_reason: "there is no /dev/kvm".to_owned(),
+            lanes: vec![],
+            phases: vec![],
+            reached: None,
+            cause: None,
+            menu: vec![],
+            notes: vec![],
+            inventory: None,
+            verdict: BootReport::overall(&checks),
+            checks,
+            seconds: 0.0,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,14 +210,7 @@ mod tests {
 
     #[test]
     fn the_gravest_check_decides() {
-        let check = |verdict| CheckResult {
-            check: "x".into(),
-            lane: Lane::Probe,
-            verdict,
-            summary: String::new(),
-            evidence: vec![],
-            seconds: 0.0,
-        };
+        let check = |verdict| testing::check("x", verdict);
         use Verdict::*;
         assert_eq!(BootReport::overall(&[check(Pass), check(Pass)]), Pass);
         assert_eq!(BootReport::overall(&[check(Pass), check(Inconclusive)]), Inconclusive);

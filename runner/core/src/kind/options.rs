@@ -116,10 +116,13 @@ pub(super) fn read_value(
     }
     let input = match (spec.option_type, read.as_str()) {
         (OptionType::Path, Some(path)) => {
-            if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") {
+            if path.is_empty() || path.starts_with('/') {
                 out.push(
-                    Diagnostic::new(format!("{what} must name a file below the pipeline file"), value.span())
-                        .help("write a relative path without \"..\""),
+                    Diagnostic::new(
+                        format!("{what} must be a path from the pipeline file's folder"),
+                        value.span(),
+                    )
+                    .help("a project that names files of one machine cannot be built on another"),
                 );
                 return None;
             }

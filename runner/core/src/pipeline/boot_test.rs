@@ -1,5 +1,6 @@
 //! `[boot-test]`: how the finished ISO is tried out.
 
+use super::Vocabulary;
 use crate::boot::CheckSpec;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::names::ProfileName;
@@ -20,11 +21,18 @@ pub struct BootTest {
     pub memory: Option<u64>,
     /// Processors of the machine; `None` for the profile's own.
     pub cpus: Option<u32>,
+    /// Whether a boot menu that waits for a key is a failure, because nobody is there to press it.
+    pub unattended: bool,
 }
 
 impl BootTest {
-    pub(super) fn read(mut table: Table<'_>, known: &[ProfileName], out: &mut Diagnostics) -> Option<Self> {
+    pub(super) fn read(
+        mut table: Table<'_>,
+        vocabulary: Vocabulary<'_>,
+        out: &mut Diagnostics,
+    ) -> Option<Self> {
         let before = out.0.len();
+        let known = vocabulary.profiles;
         let mut profiles: Vec<ProfileName> = Vec::new();
         let names: Vec<_> = known.iter().map(ProfileName::as_str).collect();
         match table.strings("profiles", out) {
@@ -52,12 +60,22 @@ impl BootTest {
         let mut checks = Vec::new();
         if let Some(value) = table.any("checks") {
             match value.get_ref().as_array() {
-                Some(items) => checks.extend(items.iter().filter_map(|item| CheckSpec::read(item, out))),
+                Some(items) => {
+                    for item in items {
+                        let Some(check) = vocabulary.checks.read(item, out) else { continue };
+                        if let Some(name) = check.name_among(&checks) {
+                            let twice =
+                                Diagnostic::new(format!("two checks are called {name:?}"), item.span());
+                            out.push(twice.help("leave one out, or give it another name: name = \"…\""));
+                        }
+                        checks.push(check);
+                    }
+                }
                 None => out.push(wrong_type(value, "a list", "checks")),
             }
         }
         if checks.is_empty() {
-            checks.push(CheckSpec::Boot);
+            checks.push(CheckSpec::boot());
         }
         let memory = table.read("memory", out, parse_size);
         let cpus = table.any("cpus").and_then(|value| {
@@ -68,7 +86,8 @@ impl BootTest {
             }
             None
         });
+        let unattended = table.boolean("unattended", out).is_some_and(|wanted| wanted.value);
         table.finish(out);
-        (out.0.len() == before).then_some(Self { profiles, checks, memory, cpus })
+        (out.0.len() == before).then_some(Self { profiles, checks, memory, cpus, unattended })
     }
 }

@@ -8,6 +8,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 
+use crate::boot::CheckCatalog;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::kind::KindCatalog;
 use crate::names::{PipelineName, ProfileName};
@@ -38,6 +39,8 @@ pub struct Vocabulary<'v> {
     pub kinds: &'v KindCatalog,
     /// Machine profiles.
     pub profiles: &'v [ProfileName],
+    /// Checks.
+    pub checks: &'v CheckCatalog,
 }
 
 impl Pipeline {
@@ -71,7 +74,7 @@ impl Pipeline {
         };
         let boot_test = table
             .table("boot-test", &mut out)
-            .and_then(|section| BootTest::read(section, vocabulary.profiles, &mut out));
+            .and_then(|section| BootTest::read(section, vocabulary, &mut out));
         if boot_test.is_some()
             && let Some(stages) = &stages
             && !stages.iter().any(|stage| stage.makes_artifacts)

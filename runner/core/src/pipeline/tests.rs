@@ -1,7 +1,7 @@
 //! Pipeline files, right and wrong.
 
 use super::*;
-use crate::boot::CheckSpec;
+use crate::boot::{Check, CheckCatalog};
 use crate::digest::Digest;
 use crate::kind::Kind;
 
@@ -43,7 +43,10 @@ fn kinds() -> KindCatalog {
 
 fn parse(text: &str) -> Result<Pipeline, Diagnostics> {
     let profiles = ["bios-cd", "uefi-cd"].map(|name| name.parse().unwrap());
-    Pipeline::parse(text, Vocabulary { kinds: &kinds(), profiles: &profiles })
+    Pipeline::parse(
+        text,
+        Vocabulary { kinds: &kinds(), profiles: &profiles, checks: &CheckCatalog::default() },
+    )
 }
 
 const HEAD: &str = "name = \"demo\"\n[system]\ndistribution = \"debian\"\nsuite = \"trixie\"\n";
@@ -109,7 +112,7 @@ fn the_design_pages_example_is_valid() {
     assert_eq!(pipeline.stages[2].kind.as_str(), "script");
     assert!(pipeline.stages[1].archive && !pipeline.stages[2].archive);
     let boot_test = pipeline.boot_test.unwrap();
-    assert_eq!(boot_test.checks[..2], [CheckSpec::NetworkManager, CheckSpec::Wlan]);
+    assert_eq!(boot_test.checks[..2], [Check::NetworkManager.into(), Check::Wlan.into()]);
     assert_eq!(boot_test.checks[2].name(), "command: test -e /etc/hostname");
 }
 
@@ -149,13 +152,16 @@ fn every_mistake_is_named_with_its_place_and_the_nearest_name() {
         "[[stage]]\nname = \"x\"\n",
         "[[stage]]\nname = \"x\"\nrun = \"\"\n",
         "[[stage]]\nname = \"x\"\nuses = \"files\"\n",
-        "[[stage]]\nname = \"x\"\nuses = \"files\"\nwith = { source = \"../secret\" }\n",
+        "[[stage]]\nname = \"x\"\nuses = \"files\"\nwith = { source = \"/secret\" }\n",
         "[[stage]]\nname = \"x\"\nuses = \"bootstrap\"\nfrom = \"base\"\n",
         "[[stage]]\nname = \"x y\"\nrun = \"true\"\n",
         "[[stage]]\nname = \"x\"\nrun = \"true\"\nlimits = { memory = \"lots\" }\n",
         "[boot-test]\nprofiles = [\"bios-cd\"]\n",
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios\"]\n",
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\nchecks = [\"wifi\"]\n",
+        "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\nchecks = [\"boot\", \"wlan\", \"boot\"]\n",
+        "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = [\"bios-cd\"]\n\
+         checks = [{ screen = \"x\", name = \"a\" }, { picture = \"x.png\", name = \"a\" }]\n",
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[boot-test]\nprofiles = []\n",
         "[[stage]]\nname = \"i\"\nuses = \"iso\"\n[[stage]]\nname = \"j\"\nuses = \"iso\"\n",
         "[[stage]]\nname = \"x\"\nrun = \"true\"\nlimits = { cpus = 99999 }\n",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::archive::{ArchiveState, ArchiveSuite};
+use crate::boot::CheckCatalog;
 use crate::image::LayerBlob;
 use crate::kind::{Kind, KindCatalog};
 use crate::pipeline::Vocabulary;
@@ -48,7 +49,8 @@ fn pipeline(second: &str) -> Pipeline {
          [[stage]]\nname = \"second\"\n{second}\n\
          [[stage]]\nname = \"third\"\nrun = \"true\"\n"
     );
-    Pipeline::parse(&text, Vocabulary { kinds: &kinds(), profiles: &[] }).unwrap()
+    Pipeline::parse(&text, Vocabulary { kinds: &kinds(), profiles: &[], checks: &CheckCatalog::default() })
+        .unwrap()
 }
 
 /// Checkpoints of a build whose stage N has the layers 1..=N.

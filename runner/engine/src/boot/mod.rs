@@ -1,24 +1,37 @@
 //! Boot tests: a machine is started, watched and asked until every check has a verdict.
 
 mod accelerate;
+mod agent;
 mod evidence;
+mod eye;
+mod lanes;
 mod probe;
 mod qmp;
+mod questions;
+mod report;
+mod screen_checks;
 mod session;
+mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod wires;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use isokiln_core::boot::{BootReport, CheckResult, CheckSpec, IsoFacts, MachineProfile, Phase};
+use isokiln_core::boot::{CheckResult, CheckSpec, IsoFacts, MachineProfile, Phase, Ride};
 use isokiln_core::digest::Digest;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use accelerate::{Acceleration, find_acceleration};
-pub use session::boot;
+pub use accelerate::{Acceleration, Measured, find_acceleration};
+pub use lanes::boot;
+pub use report::infra_report;
+pub(crate) use screen_checks::can_compare;
+
+/// QEMU's folder in its container.
+const FOLDER: &str = "/run/guest";
 
 /// What a boot test cannot carry on from; its checks then end as INFRA.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +63,24 @@ pub enum BootError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A reference picture of a check cannot be used.
+    #[error("cannot compare the screen with {}: {reason}", path.display())]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The user asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl BootError {
+    /// Whether a signal has ended QEMU, as an assertion of its own does: a status above 128.
+    fn is_crash(&self) -> bool {
+        matches!(self, Self::QemuEnded { status, .. } if *status > 128)
+    }
 }
 
 /// Where machines run.
@@ -67,6 +95,8 @@ pub trait GuestHost: Send + Sync {
 pub struct Order {
     /// For labels and messages.
     pub purpose: String,
+    /// Shell script that runs before QEMU, as the same user and in its folder.
+    pub prepare: String,
     /// QEMU's arguments.
     pub arguments: Vec<String>,
     /// Whether it gets `/dev/kvm`.
@@ -109,6 +139,12 @@ pub struct IsoUnderTest {
     pub size: u64,
     /// What its boot records promise.
     pub facts: IsoFacts,
+    /// Whether a kernel of Linux was found on it; `true` where that is not known.
+    pub holds_linux: bool,
+    /// Whether its boot menu for this firmware is configured to wait for a key.
+    pub menu_waits: bool,
+    /// Whether its systemd is known to take units as credentials.
+    pub takes_credentials: bool,
     /// Where QEMU finds it.
     pub path: String,
 }
@@ -126,8 +162,14 @@ pub struct BootRequest {
     pub cpus: u32,
     /// What must hold.
     pub checks: Vec<CheckSpec>,
+    /// Machines to start, one after the other, until the probe came in or the ISO has failed.
+    pub rides: Vec<Ride>,
+    /// Whether a boot menu that waits for a key is a failure.
+    pub unattended: bool,
     /// What executes the guest, and how fast.
-    pub acceleration: Acceleration,
+    pub acceleration: Measured,
+    /// Name of the builder image, for running the machine by hand.
+    pub builder: String,
     /// Folder for logs and pictures.
     pub folder: PathBuf,
 }
@@ -136,33 +178,17 @@ pub struct BootRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub enum BootNews {
     /// The guest got further.
-    Entered(Phase, f64),
+    Entered {
+        /// Which of the boot test's machines, from 1.
+        machine: usize,
+        /// How far.
+        phase: Phase,
+        /// Seconds from the start of that machine.
+        seconds: f64,
+    },
     /// A check ended.
     Checked(CheckResult),
 }
 
-/// File of a boot test's folder that holds its [`BootReport`].
+/// File of a boot test's folder that holds its [`BootReport`](isokiln_core::boot::BootReport).
 pub const REPORT_FILE: &str = "report.json";
-
-/// Makes a report of a boot test that could not be carried out: every check ends as INFRA.
-pub fn infra_report(request: &BootRequest, error: &BootError) -> BootReport {
-    let mut evidence = vec![error.to_string()];
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        evidence.push(inner.to_string());
-        source = inner.source();
-    }
-    let checks: Vec<_> = request
-        .checks
-        .iter()
-        .map(|check| CheckResult {
-            check: check.name(),
-            lane: isokiln_core::boot::Lane::Faithful,
-            verdict: isokiln_core::boot::Verdict::Infra,
-            summary: error.to_string(),
-            evidence: evidence.clone(),
-            seconds: 0.0,
-        })
-        .collect();
-    session::report(request, Vec::new(), checks, 0.0)
-}

@@ -1,290 +1,255 @@
-//! One boot from the machine's first instruction to the last verdict.
+//! One machine from its first instruction to the last verdict.
 
 use std::time::Duration;
 
+use isokiln_core::boot::screen::{Frame, ScreenId, TextScreen, Vitals};
 use isokiln_core::boot::{
-    Answer, BootReport, CheckResult, CheckSpec, ConsoleReader, Firmware, GuestFiles, Judgement, Lane,
-    Machine, Phase, PhaseTime, Platform, ProbeMessage, Sighting, Verdict, qemu_args,
+    Cause, Channel, Check, CheckResult, CheckSpec, GuestFiles, Inventory, MenuEdit, Phase, PhaseTime,
+    ProbeMessage, Ride, Sighting, Start, chords, record_order,
 };
-use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::MissedTickBehavior;
 
+use super::agent;
 use super::evidence::Evidence;
+use super::eye::{Look, Seen, Wish};
 use super::probe::Probe;
-use super::qmp::Monitor;
-use super::watch::{Ending, Watch};
-use super::{BootError, BootNews, BootRequest, Guest, GuestHost, Order, REPORT_FILE};
+use super::state::State;
+use super::watch::{Ending, Source};
+use super::wires::{closed, connect, last_words, lost, quit, some};
+use super::{BootError, BootNews, BootRequest, Guest, Wire};
 
-/// QEMU's folder in its container.
-const FOLDER: &str = "/run/guest";
-/// Seconds that one run of a check's script may take on the reference machine.
-const SCRIPT_SECONDS: f64 = 120.0;
-/// Pause before a check that does not hold yet is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How often time limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// How long QEMU may take to end after a connection to it was lost.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How much of the serial port's output is taken for what a terminal shows, in bytes.
+const TERMINAL: usize = 16 << 10;
+/// Rows of the screen that are remembered, so that each is read once.
+const ROWS: usize = 200;
 
-/// Boots the ISO and makes every check. What goes wrong with the tester is an error; what goes wrong
-/// with the ISO is in the report.
-pub async fn boot(
-    host: &dyn GuestHost,
-    request: &BootRequest,
-    news: mpsc::UnboundedSender<BootNews>,
-    cancelled: impl Future<Output = ()> + Send,
-) -> Result<BootReport, BootError> {
-    let mut evidence = Evidence::new(&request.folder)?;
-    if let Some(result) = refuse(request) {
-        // Whoever listened may have gone; the report says the same.
-        drop(news.send(BootNews::Checked(result.clone())));
-        return finish(request, &evidence, Vec::new(), with_untested(request, vec![result], 0.0), 0.0);
-    }
-    let files = GuestFiles { iso: request.iso.path.clone(), folder: FOLDER.to_owned() };
-    let machine = Machine {
-        profile: &request.profile,
-        accelerator: request.acceleration.accelerator,
-        memory: request.memory,
-        cpus: request.cpus,
-    };
-    let arguments = qemu_args(&machine, &files);
-    evidence.file("qemu.args", arguments.join("\n").as_bytes())?;
-    let order = Order {
-        purpose: format!("boot-{}", request.profile.name),
-        arguments,
-        kvm: request.acceleration.accelerator == isokiln_core::boot::Accelerator::Kvm,
-        files: Vec::new(),
-    };
-    let guest = host.start(order).await?;
-    let session = Session { request, guest: &*guest, files, evidence: &mut evidence, news, milestone: None };
-    let outcome = tokio::select! {
-        outcome = session.run() => outcome,
-        () = cancelled => Err(BootError::Cancelled),
-    };
-    let removed = guest.remove().await;
-    let (phases, checks, seconds) = outcome?;
-    removed?;
-    finish(request, &evidence, phases, checks, seconds)
+/// What one machine came to.
+pub(super) struct Outcome {
+    pub(super) phases: Vec<PhaseTime>,
+    /// Of the probe and of the screen, in the order of ending.
+    pub(super) results: Vec<CheckResult>,
+    /// How the boot ended, where the probe did not get to all questions.
+    pub(super) ending: Option<Ending>,
+    /// The line of a login prompt that was read from outside.
+    pub(super) login: Option<String>,
+    /// How the probe came in.
+    pub(super) channel: Option<Channel>,
+    pub(super) menu: Vec<String>,
+    pub(super) notes: Vec<String>,
+    pub(super) inventory: Option<Inventory>,
+    /// Seconds from the start of the machine until now.
+    pub(super) seconds: f64,
 }
 
-/// A failure that can be told without booting: the firmware is promised nothing.
-fn refuse(request: &BootRequest) -> Option<CheckResult> {
-    let (platform, name) = match request.profile.firmware {
-        Firmware::Bios => (Platform::Bios, "BIOS"),
-        Firmware::Uefi => (Platform::Efi, "UEFI"),
-    };
-    if request.iso.facts.boots_on(platform) {
-        return None;
-    }
-    let entries = &request.iso.facts.boot_entries;
-    let summary = if entries.is_empty() {
-        "the ISO has no boot record (El Torito): no firmware can start it from a CD".to_owned()
-    } else {
-        format!("the ISO has no boot record (El Torito) for {name}")
-    };
-    Some(CheckResult {
-        check: CheckSpec::Boot.name(),
-        lane: Lane::Faithful,
-        verdict: Verdict::Fail,
-        summary,
-        evidence: vec![format!("boot catalogue: {entries:?}")],
-        seconds: 0.0,
-    })
+pub(super) struct Session<'s> {
+    pub(super) request: &'s BootRequest,
+    pub(super) ride: &'s Ride,
+    /// Whether the firmware is not to see the ISO's boot record.
+    pub(super) hides_record: bool,
+    /// Which of the boot test's machines this is, from 1.
+    pub(super) machine: usize,
+    pub(super) guest: &'s dyn Guest,
+    pub(super) files: GuestFiles,
+    pub(super) evidence: &'s mut Evidence,
+    pub(super) news: UnboundedSender<BootNews>,
 }
 
-/// Adds the checks that were not made, because the boot ended before they could be; its result comes first.
-fn with_untested(request: &BootRequest, mut results: Vec<CheckResult>, seconds: f64) -> Vec<CheckResult> {
-    let why = results.first().map_or_else(String::new, |first| format!(": {}", first.summary));
-    for check in &request.checks {
-        if !results.iter().any(|result| result.check == check.name()) {
-            results.push(CheckResult {
-                check: check.name(),
-                lane: Lane::Probe,
-                verdict: Verdict::Inconclusive,
-                summary: format!("not tested{why}"),
-                evidence: Vec::new(),
-                seconds,
-            });
+impl Session<'_> {
+    pub(super) async fn run(mut self) -> Result<Outcome, BootError> {
+        let (wishes, wished) = mpsc::unbounded_channel();
+        let mut state = State::new(self.request, self.ride, wishes)?;
+        match self.watch(&mut state, wished).await {
+            Ok(ending) => self.finish(state, ending),
+            Err(error) if state.results.is_empty() => Err(error),
+            // What was found out before the tester broke stays found out.
+            Err(error) => self.finish(state, Some(Ending::Broken(error.to_string()))),
         }
     }
-    results
-}
 
-fn finish(
-    request: &BootRequest,
-    evidence: &Evidence,
-    phases: Vec<PhaseTime>,
-    checks: Vec<CheckResult>,
-    seconds: f64,
-) -> Result<BootReport, BootError> {
-    let report = report(request, phases, checks, seconds);
-    let json = serde_json::to_vec_pretty(&report).unwrap_or_default();
-    evidence.file(REPORT_FILE, &json)?;
-    Ok(report)
-}
-
-pub(super) fn report(
-    request: &BootRequest,
-    phases: Vec<PhaseTime>,
-    checks: Vec<CheckResult>,
-    seconds: f64,
-) -> BootReport {
-    BootReport {
-        iso: request.iso.name.clone(),
-        digest: request.iso.digest,
-        size: request.iso.size,
-        profile: request.profile.name.clone(),
-        accelerator: request.acceleration.accelerator.to_string(),
-        accelerator_reason: request.acceleration.reason.clone(),
-        phases,
-        verdict: BootReport::overall(&checks),
-        checks,
-        seconds,
-    }
-}
-
-struct Session<'s> {
-    request: &'s BootRequest,
-    guest: &'s dyn Guest,
-    files: GuestFiles,
-    evidence: &'s mut Evidence,
-    news: mpsc::UnboundedSender<BootNews>,
-    /// A picture to take.
-    milestone: Option<&'static str>,
-}
-
-/// What connects the session with the machine.
-struct Lines<'s> {
-    monitor: Monitor<'s>,
-    probe: Probe,
-    serial: Box<dyn AsyncRead + Send + Unpin>,
-    firmware: Box<dyn AsyncRead + Send + Unpin>,
-}
-
-/// The check that is being made.
-struct Asking {
-    index: usize,
-    since: Instant,
-    /// When to ask (again); `None` while an answer is awaited.
-    next: Option<Instant>,
-    asked: Instant,
-}
-
-impl<'s> Session<'s> {
-    async fn run(mut self) -> Result<(Vec<PhaseTime>, Vec<CheckResult>, f64), BootError> {
+    /// Watches the machine to its end; `None` is a boot all of whose questions are answered.
+    async fn watch(
+        &mut self,
+        state: &mut State,
+        wished: UnboundedReceiver<Wish>,
+    ) -> Result<Option<Ending>, BootError> {
         let (event_sender, mut events) = mpsc::unbounded_channel();
+        let (seen_sender, mut seen) = mpsc::unbounded_channel();
         let mut ended = std::pin::pin!(self.guest.ended());
         let connected = tokio::select! {
             biased;
             ended = &mut ended => return Err(quit(ended)),
-            connected = self.connect(event_sender) => connected,
+            connected = connect(self.guest, &self.files, event_sender, seen_sender) => connected,
         };
-        let Lines { mut monitor, mut probe, mut serial, mut firmware } = match connected {
-            Ok(lines) => lines,
+        let (eye, mut lines) = match connected {
+            Ok(connected) => connected,
             Err(error) => return Err(last_words(&mut ended).await.unwrap_or(error)),
         };
-        let mut consoles = [ConsoleReader::default(), ConsoleReader::default()];
-        let mut buffers = [vec![0; 16 << 10], vec![0; 16 << 10]];
-        let [serial_buffer, firmware_buffer] = &mut buffers;
+        state.watch.begin();
+        let mut looking = std::pin::pin!(eye.run(wished));
+        let agent_socket = self.files.path("agent.sock");
+        let mut agent = std::pin::pin!(agent::start_probe(self.guest, &agent_socket));
+        let mut agent_asked = false;
+        let [mut serial_buffer, mut firmware_buffer, mut shell_buffer] = [[0; 16 << 10]; 3];
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-
-        let mut watch = Watch::new(self.request.acceleration.scale);
-        let mut results: Vec<CheckResult> = Vec::new();
-        let mut asking: Option<Asking> = None;
         let mut hung_up = false;
+        let mut shell_open = true;
 
-        let ending = loop {
+        loop {
+            self.mind_record(state);
+            let knows_agent = self.ride.channels.contains(&Channel::GuestAgent);
+            let ask_agent = knows_agent
+                && !agent_asked
+                && state.channel.is_none()
+                && state.watch.furthest() >= Some(Phase::Initramfs);
             tokio::select! {
-                // Time first: it must not stand still for a guest that talks without a pause. Then the
-                // consoles: what they say explains what the others only notice.
+                // Time first: it must not stand still for a guest that talks without a pause. Then the consoles: what
+                // they say explains what the others only notice.
                 biased;
                 _ = ticks.tick() => {
-                    if let Some(label) = self.milestone.take() {
-                        self.picture(&mut monitor, label).await;
-                    }
-                    if asking.is_none() {
-                        if let Some(ending) = watch.ending() {
-                            break Some(ending);
-                        }
-                    } else if let Some(ending) = watch.failure() {
-                        break Some(ending);
-                    }
-                    if let Some(current) = &mut asking
-                        && let Some(result) = self.ask(current, &mut probe, hung_up, &watch).await
-                    {
-                        let next = current.index + 1;
-                        self.tell(BootNews::Checked(result.clone()));
-                        results.push(result);
-                        if next == self.request.checks.len() {
-                            break None;
-                        }
-                        asking = Some(Asking::new(next));
+                    if let Some(ending) = self.tick(state, &mut lines.probe, hung_up).await {
+                        return Ok(ending);
                     }
                 }
-                count = serial.read(serial_buffer) => {
-                    let count = count.map_err(|error| BootError::Host(error.to_string()))?;
-                    if count == 0 {
-                        return Err(last_words(&mut ended).await.unwrap_or_else(lost));
-                    }
-                    self.console(&mut watch, &mut consoles[0], "serial.log", &serial_buffer[..count])?;
+                count = lines.serial.read(&mut serial_buffer) => {
+                    let bytes = &serial_buffer[..some(count, &mut ended).await?];
+                    self.console(state, 0, bytes)?;
                 }
-                count = firmware.read(firmware_buffer) => {
-                    let count = count.map_err(|error| BootError::Host(error.to_string()))?;
-                    if count == 0 {
-                        return Err(last_words(&mut ended).await.unwrap_or_else(lost));
+                count = lines.firmware.read(&mut firmware_buffer) => {
+                    let bytes = &firmware_buffer[..some(count, &mut ended).await?];
+                    self.console(state, 1, bytes)?;
+                }
+                count = lines.shell.0.read(&mut shell_buffer), if shell_open => {
+                    let bytes = &shell_buffer[..some(count, &mut ended).await?];
+                    self.evidence.append("shell.log", bytes)?;
+                    if state.channel.is_none() && state.says_hello(bytes) {
+                        // The guest has no driver for the probe's own port: this one serves as well.
+                        let (reader, writer) = std::mem::replace(&mut lines.shell, closed());
+                        lines.probe = Probe::new(Wire { reader, writer });
+                        hung_up = lines.probe.send_agent().await.is_none();
+                        shell_open = false;
+                    } else if let Some(answer) = state.shell(bytes).filter(|_| self.may_use_shell()) {
+                        shell_open = lines.shell.1.write_all(answer.as_bytes()).await.is_ok()
+                            && lines.shell.1.flush().await.is_ok();
                     }
-                    self.console(&mut watch, &mut consoles[1], "firmware.log", &firmware_buffer[..count])?;
                 }
                 Some(event) = events.recv() => {
                     self.evidence.append("qmp.jsonl", format!("{event}\n").as_bytes())?;
-                    watch.event(&event);
-                    if event["event"] == "STOP" {
-                        self.note_stop(&mut monitor, &mut watch).await;
+                    let ran = state.watch.furthest() >= Some(Phase::Kernel);
+                    state.watch.event(&event);
+                    match event["event"].as_str() {
+                        Some("STOP") => state.wish(Wish::Status),
+                        Some("RESET") if ran && event["data"]["guest"] == true => {
+                            let seconds = state.watch.seconds();
+                            state.notes.push(format!("the guest restarted by itself after {seconds:.0} s"));
+                        }
+                        _ => {}
                     }
                 }
-                said = probe.next(), if !hung_up => match said {
-                    Some(ProbeMessage::Hello) => hung_up = probe.send_agent().await.is_none(),
-                    Some(ProbeMessage::Ready) => {
-                        self.reached(&mut watch, Phase::Userspace);
-                        asking.get_or_insert_with(|| Asking::new(0));
+                Some(seen) = seen.recv() => match seen {
+                    Seen::Look(look) => self.look(state, *look)?,
+                    Seen::Pressed => state.pressing -= 1,
+                    Seen::Refused(complaint) => {
+                        let words = "the ISO's boot record cannot be hidden from the firmware and shown to the system";
+                        state.notes.push(format!("{words}: {complaint}"));
                     }
-                    Some(ProbeMessage::Answer { answer, .. }) => {
-                        if let Some(current) = asking.take() {
-                            asking = self.judge(&mut watch, &mut results, current, &answer);
-                            if asking.is_none() {
-                                break None;
-                            }
+                    Seen::Status(status) => {
+                        // A guest's own shutdown also stops the machine, and has its own event.
+                        if !["running", "shutdown", "paused", "guest_panicked"].contains(&status.as_str()) {
+                            state.watch.broken(format!("QEMU stopped the machine: {status}"));
                         }
                     }
+                },
+                said = lines.probe.next(), if !hung_up => match said {
+                    Some(ProbeMessage::Hello) => hung_up = lines.probe.send_agent().await.is_none(),
+                    Some(ProbeMessage::Ready) => {
+                        state.channel.get_or_insert(state.entry.unwrap_or(self.ride.passive_channel()));
+                        self.reached(state, Phase::Userspace);
+                        state.watch.probed();
+                        state.questions.begin();
+                    }
+                    Some(ProbeMessage::Answer { answer, .. }) => self.answered(state, &answer)?,
                     None => hung_up = true,
                 },
+                outcome = &mut agent, if ask_agent => {
+                    agent_asked = true;
+                    let outcome = match outcome {
+                        Ok(outcome) => outcome,
+                        Err(error) => return Err(last_words(&mut ended).await.unwrap_or(error)),
+                    };
+                    match outcome {
+                        Ok(()) => state.entry = Some(Channel::GuestAgent),
+                        Err(words) => state.notes.push(format!("QEMU's guest agent refuses to run the probe: {words}")),
+                    }
+                }
+                outcome = &mut looking => {
+                    let error = outcome.err().unwrap_or_else(lost);
+                    return Err(last_words(&mut ended).await.unwrap_or(error));
+                }
                 ended = &mut ended => return Err(quit(ended)),
             }
-        };
-        if let Some(ending) = &ending {
-            let result = self.explain(ending, &watch);
-            // What the probe said before the end stays; the boot itself is what failed.
-            results.retain(|earlier| earlier.check != result.check);
-            self.tell(BootNews::Checked(result.clone()));
-            results.insert(0, result);
         }
-        let label = if ending.is_some() { "failure" } else { "end" };
-        self.picture(&mut monitor, label).await;
-        let seconds = watch.seconds();
-        Ok((watch.phases, with_untested(self.request, results, seconds), seconds))
     }
 
-    /// Connects everything, then lets the guest execute its first instruction.
-    async fn connect(&self, events: mpsc::UnboundedSender<Value>) -> Result<Lines<'s>, BootError> {
-        let mut monitor = Monitor::open(self.guest, self.files.path("qmp.sock"), events).await?;
-        let probe = Probe::new(self.guest.connect(&self.files.path("probe.sock")).await?);
-        let serial = self.guest.follow(&self.files.path("serial.log")).await?;
-        let firmware = self.guest.follow(&self.files.path("firmware.log")).await?;
-        monitor.execute(qapi::qmp::cont {}).await?;
-        Ok(Lines { monitor, probe, serial, firmware })
+    /// Looks at the time: what to ask, what to press, and whether it is over. `Some(None)` is a boot all of whose
+    /// questions are answered.
+    async fn tick(&self, state: &mut State, probe: &mut Probe, hung_up: bool) -> Option<Option<Ending>> {
+        let (scale, seconds) = (state.watch.scale(), state.watch.seconds());
+        for result in state.screens.expired(scale, seconds) {
+            self.ended(state, result);
+        }
+        if let Some(result) = state.questions.ask(probe, hung_up, scale, state.channel, seconds).await {
+            if state.watch.is_still() {
+                return Some(Some(state.watch.froze()));
+            }
+            self.ended(state, result);
+        }
+        if state.is_done() {
+            return Some(None);
+        }
+        if state.questions.have_begun() {
+            return state.watch.failure().map(Some);
+        }
+        let edits = state.menu_edit.as_ref().is_some_and(MenuEdit::has_begun);
+        let at_menu = state.watch.is_at_menu();
+        // Once on the off-chance, and once at a menu.
+        let pressed = if at_menu { &mut state.menu_answered } else { &mut state.enter_pressed };
+        if state.pressing == 0 && !edits && state.watch.waits_for_key() && !*pressed {
+            // A menu that an edit was given up at waits because of the edit.
+            let alone = self.request.unattended && !state.edit_given_up;
+            if alone && at_menu {
+                return Some(Some(state.watch.waits_for_ever()));
+            }
+            if !alone {
+                *pressed = true;
+                state.notes.push(if at_menu {
+                    "pressed Enter at the boot menu, which waits for a key for ever".to_owned()
+                } else {
+                    "pressed Enter: the machine stood still before a kernel was started".to_owned()
+                });
+                state.press(vec![vec!["ret"]]);
+                state.watch.key_pressed();
+            }
+        }
+        match state.watch.ending() {
+            // The screen may show something yet.
+            Some(Ending::Because { cause: Cause::NoProbe, .. }) if !state.screens.are_done() => None,
+            ending => ending.map(Some),
+        }
+    }
+
+    /// Shows the ISO's boot record once the firmware is done with it: the kernel takes a moment to find its disks. Hides
+    /// it again where the machine was restarted.
+    fn mind_record(&self, state: &mut State) {
+        let hide = state.watch.current() < Some(Phase::Kernel);
+        if self.hides_record && hide != state.record_hidden {
+            state.record_hidden = hide;
+            state.wish(Wish::Order(record_order(hide)));
+        }
     }
 
     fn tell(&self, news: BootNews) {
@@ -292,204 +257,201 @@ impl<'s> Session<'s> {
         drop(self.news.send(news));
     }
 
-    fn reached(&mut self, watch: &mut Watch, phase: Phase) {
-        if let Some(time) = watch.entered(phase) {
-            self.milestone = match phase {
-                Phase::BootMenu => Some("boot-menu"),
-                Phase::Userspace => Some("userspace"),
-                Phase::MultiUser => Some("multi-user"),
-                Phase::Firmware | Phase::Kernel | Phase::Initramfs => self.milestone,
-            };
-            self.tell(BootNews::Entered(time.phase, time.seconds));
+    /// Notes the end of a check.
+    fn ended(&self, state: &mut State, result: CheckResult) {
+        // What a kernel that was started directly says of the boot is not the last word.
+        let direct = matches!(self.ride.start, Start::Kernel(_));
+        if !direct || result.check != CheckSpec::boot().name() {
+            self.tell(BootNews::Checked(result.clone()));
+        }
+        state.results.push(result);
+    }
+
+    fn reached(&self, state: &mut State, phase: Phase) {
+        if let Some(time) = state.watch.entered(phase) {
+            self.entered(state, time);
         }
     }
 
-    fn console(
-        &mut self,
-        watch: &mut Watch,
-        reader: &mut ConsoleReader,
-        log: &str,
-        bytes: &[u8],
-    ) -> Result<(), BootError> {
-        self.evidence.append(log, bytes)?;
-        for (sighting, line) in reader.feed(bytes) {
-            match sighting {
-                Sighting::Entered(phase) => self.reached(watch, phase),
-                Sighting::Failed(failure) => watch.failed(failure, line),
+    fn entered(&self, state: &mut State, time: PhaseTime) {
+        state.label = Some(time.phase.name());
+        self.tell(BootNews::Entered { machine: self.machine, phase: time.phase, seconds: time.seconds });
+    }
+
+    fn console(&mut self, state: &mut State, index: usize, bytes: &[u8]) -> Result<(), BootError> {
+        self.evidence.append(["serial.log", "firmware.log"][index], bytes)?;
+        if index == 0 {
+            state.serial_bytes += bytes.len() as u64;
+            state.terminal.extend_from_slice(bytes);
+            let surplus = state.terminal.len().saturating_sub(TERMINAL);
+            state.terminal.drain(..surplus);
+        }
+        // Line by line, so that none is gone before it was compared.
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for (sighting, line) in state.consoles[index].feed(piece) {
+                self.sighted(state, sighting, &line, Source::Wire);
+            }
+            if index == 0 && !state.screens.are_done() {
+                let (said, seconds) = (state.consoles[0].recent(), state.watch.seconds());
+                for result in state.screens.lines(&said, seconds) {
+                    self.ended(state, result);
+                }
             }
         }
+        state.watch.heard_last(state.consoles[0].recent(), state.consoles[0].asks());
         Ok(())
     }
 
-    /// Asks why QEMU stopped the machine; a guest's own shutdown also stops it and has its own event.
-    async fn note_stop(&self, monitor: &mut Monitor<'_>, watch: &mut Watch) {
-        if let Ok(status) = monitor.execute(qapi::qmp::query_status {}).await {
-            let state = format!("{:?}", status.status);
-            if !["running", "shutdown", "paused", "guest_panicked"].contains(&state.as_str()) {
-                watch.stopped(&state);
-            }
+    fn sighted(&self, state: &mut State, sighting: Sighting, line: &str, by: Source) {
+        if let Some(time) = state.watch.sighting(sighting, line, by) {
+            self.entered(state, time);
         }
     }
 
-    /// Asks if it is time to; gives the check's end if its time is over.
-    async fn ask(
-        &self,
-        current: &mut Asking,
-        probe: &mut Probe,
-        hung_up: bool,
-        watch: &Watch,
-    ) -> Option<CheckResult> {
-        let check = &self.request.checks[current.index];
-        if hung_up {
-            return Some(self.silent(check, watch));
+    /// Takes in what the eye saw.
+    fn look(&mut self, state: &mut State, mut look: Look) -> Result<(), BootError> {
+        state.has_looked = true;
+        let seconds = state.watch.seconds();
+        for time in state.watch.processors(&look.processors) {
+            self.entered(state, time);
         }
-        let scale = self.request.acceleration.scale;
-        let script_seconds = (SCRIPT_SECONDS * scale).ceil();
-        match current.next {
-            Some(at) if at <= Instant::now() => {
-                current.next = None;
-                current.asked = Instant::now();
-                let asked = probe.ask(script_seconds as u64, &check.script()).await;
-                asked.is_none().then(|| self.silent(check, watch))
+        // Before the kernel, firmware and boot loaders draw on the serial port what they draw on the screen.
+        if look.text.is_none() && state.watch.furthest() < Some(Phase::Kernel) && !state.terminal.is_empty() {
+            look.text = Some(TextScreen::from_vt100(&state.terminal));
+        }
+        // A blinking cursor shows nothing new.
+        let blinks =
+            |frame: &Frame| state.last_picture.as_ref().is_some_and(|last| frame.same_but_cursor(last));
+        let picture = look.picture.take().filter(|frame| state.label.is_some() || !blinks(frame));
+        if let Some(frame) = picture {
+            let label = state.label.take();
+            self.evidence.picture(seconds, label, &frame)?;
+            state.film.push(seconds, &frame, label);
+            state.screen = ScreenId::of_picture(frame.fingerprint());
+            for result in state.screens.picture(&frame, seconds) {
+                self.ended(state, result);
             }
-            Some(_) => None,
-            // The agent stops scripts by itself, so this long a silence means that it cannot.
-            None if current.asked.elapsed().as_secs_f64() > script_seconds + 60.0 => {
-                Some(self.silent(check, watch))
-            }
-            None => None,
+            state.last_picture = Some(frame);
         }
-    }
-
-    fn silent(&self, check: &CheckSpec, watch: &Watch) -> CheckResult {
-        CheckResult {
-            check: check.name(),
-            lane: Lane::Probe,
-            verdict: Verdict::Inconclusive,
-            summary: "the probe in the guest has stopped answering; try again, with more memory if the guest ran out \
-                      of it"
-                .to_owned(),
-            evidence: Vec::new(),
-            seconds: watch.seconds(),
+        for result in state.screens.text(look.text.as_ref(), seconds) {
+            self.ended(state, result);
         }
-    }
-
-    /// Takes an answer; gives what to ask next, if anything.
-    fn judge(
-        &mut self,
-        watch: &mut Watch,
-        results: &mut Vec<CheckResult>,
-        mut current: Asking,
-        answer: &Answer,
-    ) -> Option<Asking> {
-        let check = &self.request.checks[current.index];
-        let finding = match check.judge(answer) {
-            Judgement::Settled(finding) => finding,
-            Judgement::NotYet(finding) => {
-                let patience = check.patience().mul_f64(self.request.acceleration.scale);
-                if current.since.elapsed() < patience {
-                    current.next = Some(Instant::now() + ASK_AGAIN);
-                    return Some(current);
+        if let Some(text) = &look.text {
+            for row in text.rows().filter(|row| !row.trim().is_empty()) {
+                if state.rows.contains(&row) {
+                    continue;
                 }
-                finding
+                for (sighting, line) in state.reader.feed(format!("{row}\n").as_bytes()) {
+                    self.sighted(state, sighting, &line, Source::Screen);
+                }
+                if state.rows.len() == ROWS {
+                    state.rows.remove(0);
+                }
+                state.rows.push(row);
             }
-        };
-        let check = check.clone();
-        if check == CheckSpec::Boot && finding.verdict == Verdict::Pass {
-            self.reached(watch, Phase::MultiUser);
         }
-        let result = CheckResult {
-            check: check.name(),
-            lane: Lane::Probe,
-            verdict: finding.verdict,
-            summary: finding.summary,
-            evidence: finding.evidence,
-            seconds: watch.seconds(),
+        let vitals = Vitals {
+            seconds,
+            serial_bytes: state.serial_bytes,
+            disk_bytes: look.disk_bytes,
+            screen: look.text.as_ref().map_or_else(|| state.screen.clone(), ScreenId::of_text),
+            program_counters: look.processors.iter().map(|processor| processor.counter).collect(),
+            halted: !look.processors.is_empty() && look.processors.iter().all(|processor| processor.halted),
         };
-        self.tell(BootNews::Checked(result.clone()));
-        results.push(result);
-        let next = current.index + 1;
-        (next < self.request.checks.len()).then(|| Asking::new(next))
+        for time in state.watch.look(&look, vitals) {
+            self.entered(state, time);
+        }
+        self.type_if_need_be(state, &look);
+        Ok(())
     }
 
-    /// The boot's own verdict, where the probe could not give it.
-    fn explain(&self, ending: &Ending, watch: &Watch) -> CheckResult {
-        let furthest =
-            watch.furthest().map_or("the start".to_owned(), |phase| format!("the phase \"{phase}\""));
-        let (verdict, summary, evidence) = match ending {
-            Ending::Failed { failure, line } => (Verdict::Fail, failure.to_string(), vec![line.clone()]),
-            Ending::PoweredOff => (Verdict::Fail, "the machine switched itself off".to_owned(), vec![]),
-            Ending::RebootLoop => (Verdict::Fail, "the machine restarts again and again".to_owned(), vec![]),
-            Ending::Panicked => (Verdict::Fail, "the guest's kernel reports a panic".to_owned(), vec![]),
-            Ending::Stopped(state) => (Verdict::Infra, format!("QEMU stopped the machine: {state}"), vec![]),
-            Ending::NoProbe => (
-                Verdict::Inconclusive,
-                "a login prompt came, but no probe: it needs an ISO with systemd 256 or later".to_owned(),
-                vec![],
-            ),
-            Ending::TooSlow => (
-                Verdict::Fail,
-                format!("the boot did not get beyond {furthest} within {:.0} seconds", watch.seconds()),
-                vec![],
-            ),
-            Ending::Silent => (
-                Verdict::Inconclusive,
-                format!(
-                    "nothing was heard beyond {furthest} within {:.0} seconds: add console=ttyS0 to the ISO's kernel \
-                     arguments, so that a silent boot can be told from a hung one",
-                    watch.seconds()
-                ),
-                vec![],
-            ),
-        };
-        CheckResult {
-            check: CheckSpec::Boot.name(),
-            lane: Lane::Faithful,
-            verdict,
-            summary,
-            evidence,
-            seconds: watch.seconds(),
+    /// Whether the ISO's console on the second serial port may be used, if it has one.
+    fn may_use_shell(&self) -> bool {
+        let ways = [Channel::SerialGetty, Channel::BootMenu, Channel::Console];
+        self.ride.channels.iter().any(|channel| ways.contains(channel))
+    }
+
+    /// Types at the boot menu or at a console, where the probe is to come in that way.
+    fn type_if_need_be(&self, state: &mut State, look: &Look) {
+        if state.pressing > 0 || state.channel.is_some() {
+            return;
+        }
+        if let Some(edit) = &mut state.menu_edit {
+            let keys = edit.next(look.menu().as_ref());
+            if edit.is_done() {
+                state.entry = Some(Channel::BootMenu);
+                state.watch.key_pressed();
+                state.menu_edit = None;
+            } else if edit.is_given_up() {
+                state.notes.push("the boot menu does not show what was typed at it".to_owned());
+                state.edit_given_up = true;
+                state.menu_edit = None;
+            }
+            if let Some(keys) = keys {
+                state.press(keys);
+            }
+            return;
+        }
+        let logs_in = self.ride.channels.contains(&Channel::Console) && state.watch.login().is_some();
+        if logs_in && let Some(text) = &look.text {
+            let prompt = text.rows().filter(|row| !row.trim().is_empty()).last().unwrap_or_default();
+            if let Some(answer) = state.console.answer(&prompt)
+                && let Some(keys) = chords(&answer)
+            {
+                state.press(keys);
+                state.entry = Some(Channel::Console);
+            }
         }
     }
 
-    /// Takes a picture. It is evidence but decides nothing, so one that cannot be had is only noted.
-    async fn picture(&mut self, monitor: &mut Monitor<'_>, label: &str) {
-        let path = self.files.path("screen.png");
-        let kept = match monitor.screenshot(&path).await {
-            Ok(()) => match self.guest.read(&path).await {
-                Ok(png) => self.evidence.picture(label, &png),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            tracing::warn!("no picture of the screen: {error}");
+    fn answered(&self, state: &mut State, answer: &isokiln_core::boot::Answer) -> Result<(), BootError> {
+        let (scale, seconds) = (state.watch.scale(), state.watch.seconds());
+        let answered = state.questions.answered(answer, scale, state.channel, seconds);
+        let Some((check, mut result)) = answered else { return Ok(()) };
+        if check.is_graphical()
+            && let Some(frame) = &state.last_picture
+        {
+            let picture = self.evidence.picture_of(&result.check, frame)?;
+            // Further machines have folders of their own in that of the boot test.
+            let is_first = self.machine == 1;
+            result.picture =
+                Some(if is_first { picture } else { format!("machine-{}/{picture}", self.machine) });
+            result.must_be_seen_on(frame);
         }
+        // With failed units too.
+        let has = |key: &str| result.evidence.iter().any(|line| line.starts_with(key));
+        if check.what == Check::Boot && has("target ") {
+            self.reached(state, Phase::MultiUser);
+        }
+        if (check.what == Check::Boot || check.is_graphical()) && has("session ") {
+            self.reached(state, Phase::Desktop);
+        }
+        self.ended(state, result);
+        Ok(())
     }
-}
 
-/// What QEMU's end means to the session.
-fn quit(ended: Result<(i64, String), BootError>) -> BootError {
-    match ended {
-        Ok((status, words)) => BootError::QemuEnded { status, words },
-        Err(error) => error,
-    }
-}
-
-fn lost() -> BootError {
-    BootError::Host("the connection to the machine was lost".to_owned())
-}
-
-/// Whatever is lost first when QEMU ends, its last words say why.
-async fn last_words(
-    ended: &mut (impl Future<Output = Result<(i64, String), BootError>> + Unpin),
-) -> Option<BootError> {
-    tokio::time::timeout(LAST_WORDS, ended).await.ok().map(quit)
-}
-
-impl Asking {
-    fn new(index: usize) -> Self {
-        let now = Instant::now();
-        Self { index, since: now, next: Some(now), asked: now }
+    fn finish(self, mut state: State, ending: Option<Ending>) -> Result<Outcome, BootError> {
+        let seconds = state.watch.seconds();
+        if matches!(ending, Some(Ending::Because { .. })) {
+            for result in state.screens.give_up(seconds) {
+                self.ended(&mut state, result);
+            }
+        }
+        let label = if ending.is_some() { "failure" } else { "end" };
+        if let Some(frame) = &state.last_picture {
+            self.evidence.png(&format!("{label}.png"), frame)?;
+        }
+        self.evidence.film(&state.film)?;
+        Ok(Outcome {
+            login: state.watch.login().map(str::to_owned),
+            menu: state.watch.menu().to_vec(),
+            phases: state.watch.phases,
+            results: state.results,
+            ending,
+            channel: state.channel,
+            notes: state.notes,
+            inventory: state.questions.inventory,
+            seconds,
+        })
     }
 }

@@ -28,13 +28,13 @@ pub struct BuildOptions {
     pub from: Option<StageName>,
     /// How layers are compressed.
     pub compression: Compression,
-    /// Scripts that may run at the same time.
-    pub parallel: usize,
+    /// Scripts that may run at the same time; `None` for as many as the engine has room for.
+    pub parallel: Option<usize>,
 }
 
 impl Default for BuildOptions {
     fn default() -> Self {
-        Self { until: None, from: None, compression: Compression::Zstd, parallel: 1 }
+        Self { until: None, from: None, compression: Compression::Zstd, parallel: None }
     }
 }
 

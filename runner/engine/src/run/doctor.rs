@@ -167,7 +167,7 @@ fn kvm_cure(reason: &str) -> &'static str {
 }
 
 async fn accelerator(host: &ContainerHost) -> Diagnosis {
-    match find_acceleration(host).await {
+    match find_acceleration(host, None).await.map(|found| found.uefi) {
         Ok(found) if found.accelerator == Accelerator::Kvm => good("boot tests", found.reason),
         Ok(found) => Diagnosis {
             subject: "boot tests",

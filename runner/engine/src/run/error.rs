@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use isokiln_core::boot::NotAnIso;
+use isokiln_core::boot::{NotAnIso, UnknownCheck};
 use isokiln_core::diagnostic::Diagnostics;
 use isokiln_core::digest::Digest;
 use isokiln_core::exit;
@@ -12,10 +12,12 @@ use isokiln_core::suggest::nearest;
 use isokiln_core::units::show_size;
 
 use crate::archive::ArchiveError;
+use crate::boot::BootError;
 use crate::kinds::KindError;
 use crate::sandbox::SandboxError;
 use crate::sandbox::docker::InputError;
 use crate::store::StoreError;
+use crate::testbed::TestbedError;
 
 /// What ended a command.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,27 @@ pub enum RunError {
         given: String,
         /// Those that there are.
         known: Vec<String>,
+    },
+    /// A machine profile or a check of the project is wrong.
+    #[error(transparent)]
+    Testbed(#[from] TestbedError),
+    /// A check on the command line is not known.
+    #[error(transparent)]
+    NoSuchCheck(#[from] UnknownCheck),
+    /// A picture to compare screens with cannot be used.
+    #[error(transparent)]
+    Picture(BootError),
+    /// Two checks on the command line have the same name.
+    #[error("two checks are called {name:?}")]
+    SameCheck {
+        /// The name.
+        name: String,
+    },
+    /// A check can be asked on none of the machines.
+    #[error("the check {check} can be asked on none of the machines")]
+    NoMachineFor {
+        /// Its name.
+        check: String,
     },
     /// A machine profile on the command line is not known.
     #[error("there is no machine profile {given:?}")]
@@ -166,6 +189,11 @@ impl RunError {
             Self::ReadPipeline { .. }
             | Self::Pipeline { .. }
             | Self::Kind(_)
+            | Self::Testbed(_)
+            | Self::NoSuchCheck(_)
+            | Self::SameCheck { .. }
+            | Self::NoMachineFor { .. }
+            | Self::Picture(_)
             | Self::Input { .. }
             | Self::NoSuchStage { .. }
             | Self::NoSuchKind { .. }
@@ -198,6 +226,15 @@ impl RunError {
             Self::SameArtifact { .. } => {
                 Some("give one of them another name; the kind iso has the option name for that".to_owned())
             }
+            Self::Picture(_) => {
+                Some("give a PNG file; of a pipeline file, the path starts at its folder".to_owned())
+            }
+            Self::SameCheck { .. } => {
+                Some("leave one out; a pipeline file can give it another name: name = \"…\"".to_owned())
+            }
+            Self::NoMachineFor { .. } => Some(
+                "add a machine with Secure Boot: the profile uefi-secureboot, or one of your own".to_owned(),
+            ),
             Self::ReadPipeline { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some(match sibling_like(path, path) {
                     Some(near) => format!("did you mean {near:?}?"),
@@ -216,6 +253,8 @@ impl RunError {
             Self::ReadPipeline { .. }
             | Self::Pipeline { .. }
             | Self::Kind(_)
+            | Self::Testbed(_)
+            | Self::NoSuchCheck(_)
             | Self::Iso { .. }
             | Self::Folder { .. }
             | Self::Network(_)

@@ -1,17 +1,19 @@
 //! The event stream: recorded in the run folder, and told to whoever watches.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use isokiln_core::boot::BootReport;
 use isokiln_core::event::Event;
 use isokiln_core::record::RunRecord;
 use serde::Serialize;
 
 use super::clock::Clock;
 use super::error::RunError;
-use super::home::RunFolder;
+use super::home::{RunFolder, replace_file};
+use super::results::write_junit;
 
 /// Someone who watches a run: the terminal, or a program that reads JSON.
 pub trait Reporter: Send + Sync {
@@ -25,13 +27,18 @@ pub struct Events {
     reporter: Arc<dyn Reporter>,
     recorder: Arc<Mutex<Option<Recorder>>>,
     clock: Arc<dyn Clock>,
+    /// Where else the boot tests' results go as JUnit XML.
+    junit: Option<PathBuf>,
 }
 
-/// Writes a run's files: every event to `events.jsonl`, what they come to into `run.json`.
+/// Writes a run's files: every event to `events.jsonl`, what they come to into `run.json` and `junit.xml`.
 struct Recorder {
     events: File,
     record: RunRecord,
     path: PathBuf,
+    /// As many as the record has boot tests, in the same order.
+    reports: Vec<BootReport>,
+    junit: Vec<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -44,12 +51,26 @@ struct Stamped<'e> {
 impl Events {
     /// Events that are told to `reporter` and, once there is a run, recorded in its folder.
     pub fn new(reporter: Arc<dyn Reporter>, clock: Arc<dyn Clock>) -> Self {
-        Self { reporter, recorder: Arc::new(Mutex::new(None)), clock }
+        Self { reporter, recorder: Arc::new(Mutex::new(None)), clock, junit: None }
+    }
+
+    /// The same, but boot tests' results also go to this file as JUnit XML. Until the run has ended, the file says that
+    /// it has not: whatever was there before, or nothing, would be taken for its result.
+    pub fn with_junit(self, path: &Path) -> Result<Self, RunError> {
+        write_junit(path, &RunRecord::default(), &[])
+            .map_err(|source| RunError::Folder { path: path.to_owned(), source })?;
+        Ok(Self { junit: Some(path.to_owned()), ..self })
     }
 
     /// From now on, also records events in this run's folder.
     pub fn record_to(&self, run: &RunFolder) -> Result<(), RunError> {
-        let recorder = Recorder { events: run.events()?, record: RunRecord::default(), path: run.record() };
+        let recorder = Recorder {
+            events: run.events()?,
+            record: RunRecord::default(),
+            path: run.record(),
+            reports: Vec::new(),
+            junit: [run.junit()].into_iter().chain(self.junit.clone()).collect(),
+        };
         if let Ok(mut slot) = self.recorder.lock() {
             *slot = Some(recorder);
         }
@@ -82,9 +103,17 @@ impl Recorder {
         let stamped = Stamped { time: time.to_string(), event };
         writeln!(self.events, "{}", serde_json::to_string(&stamped)?)?;
         self.record.absorb(event);
+        if let Event::BootFinished { report, .. } = event {
+            self.reports.push((**report).clone());
+        }
         // A reader finds the run from its first moment, and is told when it is over.
         if matches!(event, Event::RunStarted { .. } | Event::RunFinished { .. }) {
-            fs::write(&self.path, serde_json::to_string_pretty(&self.record)? + "\n")?;
+            replace_file(&self.path, (serde_json::to_string_pretty(&self.record)? + "\n").as_bytes())?;
+        }
+        if matches!(event, Event::RunFinished { .. }) {
+            for path in &self.junit {
+                write_junit(path, &self.record, &self.reports)?;
+            }
         }
         Ok(())
     }

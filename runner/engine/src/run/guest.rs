@@ -25,6 +25,7 @@ impl GuestHost for ContainerHost {
     async fn start(&self, order: Order) -> Result<Box<dyn Guest>, BootError> {
         let order = GuestOrder {
             purpose: order.purpose,
+            prepare: order.prepare,
             arguments: order.arguments,
             user: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
             kvm: order.kvm,

@@ -1,6 +1,7 @@
 //! isokiln's folder in a project: `.isokiln/`, with the store, the runs and the lock.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use isokiln_core::digest::Digest;
@@ -26,7 +27,7 @@ pub struct RunFolder {
 }
 
 /// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
-const OWN: [&str; 5] = ["store", "runs", "archive.json", "latest", "lock"];
+const OWN: [&str; 6] = ["store", "runs", "acceleration.json", "archive.json", "latest", "lock"];
 
 impl Home {
     /// The folder, made if need be.
@@ -73,6 +74,11 @@ impl Home {
         self.root.join("runs")
     }
 
+    /// Path of what the canary has found out.
+    pub(super) fn acceleration(&self) -> PathBuf {
+        self.root.join("acceleration.json")
+    }
+
     /// Path of the remembered archive states.
     pub(super) fn archive_memory(&self) -> PathBuf {
         self.root.join("archive.json")
@@ -108,6 +114,18 @@ impl Home {
     }
 }
 
+/// Writes a file so that whoever reads it meanwhile finds the old one or the new one, whole.
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let replaced = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if replaced.is_err() {
+        // What came of it is of no use.
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced
+}
+
 impl RunFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
@@ -123,6 +141,11 @@ impl RunFolder {
     /// Where the run is summed up.
     pub(super) fn record(&self) -> PathBuf {
         self.path.join("run.json")
+    }
+
+    /// Where the run's boot tests are told as JUnit XML.
+    pub(super) fn junit(&self) -> PathBuf {
+        self.path.join("junit.xml")
     }
 
     /// Path of the file for a stage's output.

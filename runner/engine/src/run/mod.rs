@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod boot_test;
+mod budget;
 mod build;
 mod builder_image;
 mod checkpoints;
@@ -17,6 +18,7 @@ mod listen;
 mod planning;
 mod prepare;
 mod project;
+mod results;
 mod save;
 mod schedule;
 mod session;
@@ -35,5 +37,5 @@ pub use error::RunError;
 pub use events::{Events, Reporter};
 pub use home::{Home, RunFolder};
 pub use planning::Planned;
-pub use project::{Project, machine_profiles};
-pub use session::{Session, Testing, choose_profiles, default_checks};
+pub use project::Project;
+pub use session::{Session, Tested, Testing};

@@ -12,7 +12,7 @@ use isokiln_core::plan::BuildContext;
 use super::builder_image::tool_default_sources;
 use super::error::RunError;
 use super::events::Events;
-use super::home::Home;
+use super::home::{Home, replace_file};
 use super::project::Project;
 use crate::archive::{ArchiveError, Fetch, archive_state, host_sources};
 use crate::library;
@@ -113,10 +113,9 @@ impl Memory {
         }
         self.0.insert(key, state.clone());
         let path = home.archive_memory();
-        let temporary = path.with_extension(format!("json.{}", std::process::id()));
         let json = serde_json::to_vec_pretty(&self.0).unwrap_or_default();
         // Only a memory: without it, a build without network is told so.
-        if let Err(error) = fs::write(&temporary, json).and_then(|()| fs::rename(&temporary, &path)) {
+        if let Err(error) = replace_file(&path, &json) {
             tracing::warn!("cannot remember the archive's state in {}: {error}", path.display());
         }
     }

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use isokiln_core::boot::MachineProfile;
 use isokiln_core::diagnostic::{Diagnostic, Diagnostics};
 use isokiln_core::digest::Digest;
 use isokiln_core::pipeline::{Pipeline, Vocabulary};
 
+use super::boot_test::have_machines;
 use super::error::{RunError, sibling_like};
+use crate::boot::can_compare;
 use crate::kinds::Kinds;
-use crate::library::MACHINE_PROFILES;
 use crate::sandbox::docker::digest_input;
+use crate::testbed::Testbed;
 
 /// A pipeline that was read, with its kinds and the folder that its paths start from.
 #[derive(Debug, Clone)]
@@ -23,17 +24,8 @@ pub struct Project {
     pub pipeline: Pipeline,
     /// The kinds that it can use.
     pub kinds: Kinds,
-}
-
-/// The machines that ISOs can be booted on.
-pub fn machine_profiles() -> Result<Vec<MachineProfile>, Diagnostics> {
-    MACHINE_PROFILES
-        .iter()
-        .map(|(name, text)| {
-            let name = name.parse().map_err(|_| Diagnostics::default())?;
-            MachineProfile::parse(name, text)
-        })
-        .collect()
+    /// What its ISO can be tested on and for.
+    pub testbed: Testbed,
 }
 
 impl Project {
@@ -51,18 +43,20 @@ impl Project {
             wrong(text, Diagnostics(vec![mistake]))
         })?;
         let kinds = Kinds::for_pipeline(file)?;
-        let profiles = machine_profiles().map_err(|diagnostics| RunError::Pipeline {
-            path: PathBuf::from("qemu/profiles"),
-            text: String::new(),
-            diagnostics,
-        })?;
-        let names: Vec<_> = profiles.into_iter().map(|profile| profile.name).collect();
-        let vocabulary = Vocabulary { kinds: &kinds.catalog, profiles: &names };
-        let project = match Pipeline::parse(&text, vocabulary) {
-            Ok(pipeline) => Self { file: file.to_owned(), pipeline, kinds },
+        let testbed = Testbed::beside(file.parent().unwrap_or(Path::new("")))?;
+        let names = testbed.profile_names();
+        let vocabulary = Vocabulary { kinds: &kinds.catalog, profiles: &names, checks: &testbed.checks };
+        let mut project = match Pipeline::parse(&text, vocabulary) {
+            Ok(pipeline) => Self { file: file.to_owned(), pipeline, kinds, testbed },
             Err(diagnostics) => return Err(wrong(text, diagnostics)),
         };
         project.missing_inputs().or(|| Some(())).map_err(|diagnostics| wrong(text, diagnostics))?;
+        if let Some(wanted) = &mut project.pipeline.boot_test {
+            let folder = file.parent().unwrap_or(Path::new(""));
+            wanted.checks = wanted.checks.drain(..).map(|check| check.beside(folder)).collect();
+            can_compare(&wanted.checks).map_err(RunError::Picture)?;
+            have_machines(&wanted.checks, &project.testbed.named(&wanted.profiles))?;
+        }
         Ok(project)
     }
 
@@ -107,5 +101,42 @@ impl Project {
             }
         }
         Ok(digests)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pipelines_of_the_repository_are_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let project =
+                    Project::load(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                project.digest_inputs().unwrap();
+                names.push(project.pipeline.name.to_string());
+            }
+        }
+        names.sort();
+        assert_eq!(names, ["ailinux", "ailinux-installer-only", "ailinux-ubuntu", "minimal"]);
+    }
+
+    #[test]
+    fn a_check_that_no_machine_can_be_asked_is_refused_before_anything_is_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        let text = "name = \"x\"\n[system]\ndistribution = \"debian\"\nsuite = \"trixie\"\n\
+                    [[stage]]\nname = \"base\"\nuses = \"bootstrap\"\n[[stage]]\nname = \"iso\"\nuses = \"iso\"\n\
+                    [boot-test]\nprofiles = [\"uefi-cd\"]\nchecks = [\"secure-boot\"]\n";
+        std::fs::write(&path, text).unwrap();
+        let error = Project::load(&path).unwrap_err();
+        assert!(matches!(&error, RunError::NoMachineFor { check } if check == "secure-boot"), "{error}");
+        assert_eq!(error.exit_code(), isokiln_core::exit::USAGE);
+        std::fs::write(&path, text.replace("uefi-cd", "uefi-secureboot")).unwrap();
+        Project::load(&path).unwrap();
     }
 }

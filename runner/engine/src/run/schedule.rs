@@ -60,7 +60,7 @@ impl Build {
             build: self,
             shelf: self.load_shelf()?,
             forced: self.forced(&stages)?,
-            slots: Semaphore::new(self.options.parallel.max(1)),
+            slots: Semaphore::new(self.options.parallel.unwrap_or(1).max(1)),
             stop,
         };
         let mut progress: BTreeMap<StageName, watch::Receiver<Progress>> = BTreeMap::new();

@@ -4,19 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use isokiln_core::boot::{BootReport, CheckSpec, MachineProfile, Verdict};
+use isokiln_core::boot::{BootReport, Comparison, Verdict};
 use isokiln_core::event::Event;
 use isokiln_core::exit;
-use isokiln_core::names::ProfileName;
+use serde::Serialize;
 
-use super::boot_test::{BootTests, ReportMemory, TestRequest, test_iso};
+use super::boot_test::{BootTests, ReportMemory, TestRequest, file_name, test_iso};
+use super::budget::Budget;
 use super::build::{Build, BuildOptions, Outcome};
 use super::clock::Clock;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
 use super::prepare::build_context;
-use super::project::{Project, machine_profiles};
+use super::project::Project;
+use super::results::compare;
 use crate::archive::Fetch;
 use crate::sandbox::docker::{BuilderImage, DockerSandbox, Engine, Route, remove_own, sweep};
 use crate::sandbox::{CancelWatch, cancelled};
@@ -45,18 +47,38 @@ pub enum Testing {
     Never,
 }
 
+/// What came of testing an ISO.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tested {
+    /// What each machine said of the ISO.
+    pub reports: Vec<BootReport>,
+    /// What each machine said of the ISO that it is compared with.
+    pub baseline: Vec<BootReport>,
+    /// What has changed, for each machine.
+    pub comparison: Vec<Comparison>,
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// For the process to end with: the ISO's own, whatever the other one came to.
+    pub exit_code: u8,
+}
+
 impl Session {
     /// Builds a pipeline and tests its ISO; gives the exit code.
     pub async fn build(
         &self,
         root: &Path,
         project: Project,
-        options: BuildOptions,
+        mut options: BuildOptions,
         testing: Testing,
     ) -> Result<u8, RunError> {
         let started = Instant::now();
         project.digest_inputs()?;
         let engine = self.engine().await?;
+        if options.parallel.is_none() {
+            let facts =
+                engine.facts().await.map_err(RunError::sandbox("the engine does not describe itself"))?;
+            options.parallel = Some(Budget::new(facts.cpus, facts.memory).stages());
+        }
         let home = &Home::open(root)?;
         self.sweep(&engine).await?;
         let _lock = self.lock(home).await?;
@@ -64,6 +86,7 @@ impl Session {
             home,
             Some(&project),
             &project.pipeline.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
+            None,
         )?;
         let mut script_seconds = 0.0;
         let is_partial = options.until.is_some();
@@ -94,7 +117,8 @@ impl Session {
             let tests = BootTests {
                 // The build has removed its containers; the tests start with a sandbox of their own.
                 sandbox: Arc::new(sandbox.again()),
-                builder: image.contents,
+                home: home.clone(),
+                builder: image,
                 run: run.clone(),
                 events: self.events.clone(),
                 cancel: self.cancel.clone(),
@@ -111,7 +135,7 @@ impl Session {
             Ok(code.unwrap_or(exit::OK))
         }
         .await;
-        self.end(started, script_seconds, &result);
+        self.end(started, script_seconds, result.as_ref().copied());
         result
     }
 
@@ -125,22 +149,22 @@ impl Session {
         testing: Testing,
     ) -> Result<Option<u8>, RunError> {
         let Some(wanted) = &project.pipeline.boot_test else { return Ok(None) };
-        let profiles = known_profiles();
-        let profiles: Vec<_> = wanted
-            .profiles
-            .iter()
-            .filter_map(|name| profiles.iter().find(|p| p.name == *name).cloned())
-            .collect();
+        let profiles = project.testbed.named(&wanted.profiles);
         let store = home.store()?;
         let isos = outcome.artifacts.iter().filter(|path| path.extension().is_some_and(|end| end == "iso"));
         let mut verdicts = Vec::new();
         for iso in isos {
             let request = TestRequest {
                 iso: iso.clone(),
+                name: file_name(iso),
                 profiles: profiles.clone(),
+                left_out: Vec::new(),
                 checks: wanted.checks.clone(),
                 memory: wanted.memory,
                 cpus: wanted.cpus,
+                unattended: wanted.unattended,
+                accelerator: None,
+                channel: None,
             };
             let memory = outcome.makers.get(iso).map(|maker| ReportMemory {
                 store: &store,
@@ -155,46 +179,58 @@ impl Session {
         Ok(verdicts.into_iter().max().map(exit::of_verdict))
     }
 
-    /// Tests any ISO; gives the exit code and the reports.
+    /// Tests any ISO, and another one before it to compare it with.
     pub async fn test(
         &self,
         root: &Path,
-        request: TestRequest,
-    ) -> Result<(u8, Vec<BootReport>, PathBuf), RunError> {
+        mut request: TestRequest,
+        mut baseline: Option<TestRequest>,
+    ) -> Result<Tested, RunError> {
         let started = Instant::now();
-        // What is not an ISO is refused before anything is started.
-        super::boot_test::read_facts(&request.iso)?;
+        if let Some(baseline) = &mut baseline {
+            request.align(baseline);
+        }
         let engine = self.engine().await?;
         let home = &Home::open(root)?;
         self.sweep(&engine).await?;
-        let run = self.begin(home, None, &[])?;
+        let run = self.begin(home, None, &[], baseline.as_ref().map(|baseline| baseline.name.clone()))?;
         let result = async {
             let image = self.ensure_image(&engine, None, false, &run.id).await?;
-            let sandbox = DockerSandbox::new(engine.clone(), image.name, home.volume(), run.id.clone());
+            let sandbox =
+                DockerSandbox::new(engine.clone(), image.name.clone(), home.volume(), run.id.clone());
             let tests = BootTests {
                 sandbox: Arc::new(sandbox),
-                builder: image.contents,
+                home: home.clone(),
+                builder: image,
                 run: run.clone(),
                 events: self.events.clone(),
                 cancel: self.cancel.clone(),
             };
-            let reports = test_iso(&tests, &request, None).await;
+            let reports = async {
+                let old = match &baseline {
+                    Some(baseline) => test_iso(&tests, baseline, None).await?,
+                    None => Vec::new(),
+                };
+                Ok::<_, RunError>((old, test_iso(&tests, &request, None).await?))
+            }
+            .await;
             let destroyed = tests.destroy().await;
-            let reports = reports?;
-            destroyed.map(|()| reports)
+            let (old, reports) = reports?;
+            destroyed?;
+            let comparison = match &baseline {
+                Some(_) => compare(&run, &old, &reports)?,
+                None => Vec::new(),
+            };
+            for comparison in comparison.clone() {
+                self.events.emit(Event::BootCompared { comparison: Box::new(comparison) });
+            }
+            let worst = reports.iter().map(|report| report.verdict).max().unwrap_or(Verdict::Inconclusive);
+            let folder = run.path().to_owned();
+            Ok(Tested { reports, baseline: old, comparison, folder, exit_code: exit::of_verdict(worst) })
         }
         .await;
-        let worst = |reports: &[BootReport]| {
-            exit::of_verdict(
-                reports.iter().map(|report| report.verdict).max().unwrap_or(Verdict::Inconclusive),
-            )
-        };
-        let (result, reports) = match result {
-            Ok(reports) => (Ok(worst(&reports)), reports),
-            Err(error) => (Err(error), Vec::new()),
-        };
-        self.end(started, 0.0, &result);
-        Ok((result?, reports, run.path().to_owned()))
+        self.end(started, 0.0, result.as_ref().map(|tested| tested.exit_code));
+        result
     }
 
     /// Makes the builder image, or finds it.
@@ -260,6 +296,7 @@ impl Session {
         home: &Home,
         project: Option<&Project>,
         stages: &[isokiln_core::names::StageName],
+        baseline: Option<String>,
     ) -> Result<RunFolder, RunError> {
         let run = home.new_run(&*self.clock)?;
         if project.is_some() {
@@ -270,13 +307,14 @@ impl Session {
             run: run.id.clone(),
             pipeline: project.map(|project| project.pipeline.name.clone()),
             stages: stages.to_vec(),
+            baseline,
         });
         Ok(run)
     }
 
-    fn end(&self, started: Instant, script_seconds: f64, result: &Result<u8, RunError>) {
+    fn end(&self, started: Instant, script_seconds: f64, result: Result<u8, &RunError>) {
         let (exit_code, error) = match result {
-            Ok(code) => (*code, None),
+            Ok(code) => (code, None),
             // A failed stage has told for itself.
             Err(error @ RunError::Stage { .. }) => (error.exit_code(), None),
             Err(error) => (error.exit_code(), Some(error.to_string())),
@@ -284,30 +322,4 @@ impl Session {
         let seconds = started.elapsed().as_secs_f64();
         self.events.emit(Event::RunFinished { exit_code, seconds, script_seconds, error });
     }
-}
-
-fn known_profiles() -> Vec<MachineProfile> {
-    machine_profiles().unwrap_or_default()
-}
-
-/// Machines and checks by the names given on a command line; all of them where none are.
-pub fn choose_profiles(names: &[ProfileName]) -> Result<Vec<MachineProfile>, RunError> {
-    let known = known_profiles();
-    if names.is_empty() {
-        return Ok(known);
-    }
-    names
-        .iter()
-        .map(|name| {
-            known.iter().find(|profile| profile.name == *name).cloned().ok_or_else(|| {
-                let known = known.iter().map(|profile| profile.name.to_string());
-                RunError::NoSuchProfile { given: name.to_string(), known: known.collect() }
-            })
-        })
-        .collect()
-}
-
-/// What is checked where nothing else is asked for.
-pub fn default_checks() -> Vec<CheckSpec> {
-    vec![CheckSpec::Boot]
 }

@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use isokiln_core::boot::CheckSpec;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, DuplexStream, duplex, split};
 use tokio::time::{Duration, Instant, sleep_until};
 
+use super::body::{Body, Sight};
 use crate::boot::{BootError, Guest, GuestHost, Order, Wire};
 
 /// Bytes that the sockets between QEMU and isokiln hold while nobody reads.
 const SOCKET: usize = 16 << 10;
-/// What every picture of the screen holds.
-pub(super) const PICTURE: &[u8] = b"\x89PNG made up";
 /// How QEMU greets.
 pub(super) const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}, "capabilities": ["oob"]}}"#;
 
@@ -35,15 +35,23 @@ pub(super) fn line(text: &str) -> Act {
     Act::Say(format!("{text}\n").into_bytes())
 }
 
+/// What an actor does when it is told a line by a machine's host.
+type React = Box<dyn FnMut(&str, &Arc<Sight>) -> Agenda + Send>;
+
 /// The far end of a conversation.
 pub(super) struct Actor {
     agenda: Agenda,
-    react: Box<dyn FnMut(&str) -> Agenda + Send>,
+    react: React,
     reads: bool,
 }
 
 impl Actor {
-    pub(super) fn new(agenda: Agenda, react: impl FnMut(&str) -> Agenda + Send + 'static) -> Self {
+    pub(super) fn new(agenda: Agenda, mut react: impl FnMut(&str) -> Agenda + Send + 'static) -> Self {
+        Self::sighted(agenda, move |said, _| react(said))
+    }
+
+    /// One that knows what its machine shows.
+    fn sighted(agenda: Agenda, react: impl FnMut(&str, &Arc<Sight>) -> Agenda + Send + 'static) -> Self {
         Self { agenda, react: Box::new(react), reads: true }
     }
 
@@ -63,7 +71,7 @@ impl Actor {
         self
     }
 
-    async fn play(mut self, stream: DuplexStream) {
+    async fn play(mut self, stream: DuplexStream, sight: Arc<Sight>) {
         let (reader, mut writer) = split(stream);
         let mut lines = BufReader::new(reader).lines();
         let mut due = Vec::new();
@@ -89,7 +97,7 @@ impl Actor {
                     Act::HangUp => return,
                 },
                 said = lines.next_line(), if self.reads => match said {
-                    Ok(Some(line)) => plan(&mut due, (self.react)(&line)),
+                    Ok(Some(line)) => plan(&mut due, (self.react)(&line, &sight)),
                     _ => return,
                 },
                 () = std::future::pending() => {}
@@ -101,7 +109,9 @@ impl Actor {
 /// A command that QEMU's monitor is given.
 pub(super) struct Command {
     pub(super) name: String,
+    pub(super) arguments: Value,
     id: Option<Value>,
+    sight: Arc<Sight>,
 }
 
 impl Command {
@@ -121,6 +131,16 @@ impl Command {
     pub(super) fn obey(&self) -> Agenda {
         let answer = match self.name.as_str() {
             "query-status" => json!({"return": {"status": "running", "running": true}}),
+            "human-monitor-command" => {
+                let question = self.arguments["command-line"].as_str().expect("a question");
+                json!({"return": self.sight.print(question)})
+            }
+            "send-key" => {
+                let keys = self.arguments["keys"].as_array().expect("keys");
+                let names: Vec<_> = keys.iter().filter_map(|key| key["data"].as_str()).collect();
+                self.sight.press(&names);
+                json!({"return": {}})
+            }
             _ => json!({"return": {}}),
         };
         vec![(0.0, line(&self.answer(answer)))]
@@ -139,10 +159,11 @@ pub(super) fn monitor_greeting(
     mut react: impl FnMut(&Command) -> Agenda + Send + 'static,
 ) -> Actor {
     agenda.insert(0, (0.0, line(greeting)));
-    Actor::new(agenda, move |said| {
+    Actor::sighted(agenda, move |said, sight| {
         let command: Value = serde_json::from_str(said).expect("isokiln speaks QMP");
         let name = command["execute"].as_str().expect("a command").to_owned();
-        react(&Command { name, id: command.get("id").cloned() })
+        let arguments = command["arguments"].clone();
+        react(&Command { name, arguments, id: command.get("id").cloned(), sight: sight.clone() })
     })
 }
 
@@ -153,6 +174,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Whether it is this check's script.
+    pub(super) fn is(&self, check: &CheckSpec) -> bool {
+        check.script().as_ref() == Some(&self.script)
+    }
+
     pub(super) fn answer(&self, status: i32, output: &str) -> Act {
         line(&json!({"id": self.id, "status": status, "out": STANDARD.encode(output)}).to_string())
     }
@@ -170,7 +196,7 @@ pub(super) fn probe(hello: f64, mut react: impl FnMut(&Asked) -> Agenda + Send +
                 agent = decode(source).contains("ready");
                 vec![(0.5, line("{\"ready\":1}"))]
             }
-            [id, _, script] if agent => {
+            [id, _, _, script] if agent => {
                 react(&Asked { id: id.parse().expect("a number"), script: decode(script) })
             }
             _ => panic!("unexpected: {said:?}"),
@@ -183,6 +209,11 @@ pub(super) struct Machine {
     /// The monitor, for the n-th connection to it, from 1. QEMU serves them one after the other.
     pub(super) monitor: Box<dyn FnMut(usize) -> Actor + Send>,
     pub(super) probe: Actor,
+    /// What is on the second serial port.
+    pub(super) shell: Actor,
+    /// The guest agent, for the n-th connection to it, from 1.
+    pub(super) agent: Box<dyn FnMut(usize) -> Actor + Send>,
+    pub(super) body: Body,
     pub(super) serial: Box<dyn Console>,
     pub(super) firmware: Agenda,
     /// How QEMU ends by itself.
@@ -216,20 +247,24 @@ impl Console for Agenda {
 /// Where actors play until a machine's lines close.
 pub(super) struct Stage {
     closed: Option<Instant>,
-    /// QEMU serves one connection to its monitor after the other.
-    monitor: Arc<tokio::sync::Mutex<()>>,
+    /// QEMU serves one connection to a socket after the other.
+    monitor: Turn,
+    agent: Turn,
+    sight: Arc<Sight>,
 }
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 impl Stage {
     fn enter(&self, actor: Actor) -> DuplexStream {
-        self.play(|far| actor.play(far))
+        self.play(|far| actor.play(far, self.sight.clone()))
     }
 
-    fn enter_in_turn(&self, actor: Actor) -> DuplexStream {
-        let turn = self.monitor.clone();
+    fn enter_in_turn(&self, actor: Actor, turn: &Turn) -> DuplexStream {
+        let (turn, sight) = (turn.clone(), self.sight.clone());
         self.play(|far| async move {
             let _turn = turn.lock_owned().await;
-            actor.play(far).await;
+            actor.play(far, sight).await;
         })
     }
 
@@ -261,6 +296,9 @@ async fn past(end: Option<Instant>) {
 pub(super) struct Ledger {
     pub(super) orders: Mutex<Vec<Order>>,
     pub(super) connections: AtomicUsize,
+    pub(super) agent_connections: AtomicUsize,
+    /// What each machine shows.
+    pub(super) sights: Mutex<Vec<Arc<Sight>>>,
     pub(super) removed: AtomicUsize,
 }
 
@@ -283,12 +321,21 @@ impl GuestHost for FakeHost {
         self.ledger.orders.lock().unwrap().push(order);
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs_f64(seconds);
+        let sight = Sight::new(machine.body);
+        self.ledger.sights.lock().unwrap().push(sight.clone());
         Ok(Box::new(FakeGuest {
             monitor: Mutex::new(machine.monitor),
             probe: Mutex::new(Some(machine.probe)),
             serial: Mutex::new(Some(machine.serial)),
             firmware: Mutex::new(Some(Box::new(machine.firmware))),
-            stage: Stage { closed: machine.end.as_ref().map(|end| at(end.closed)), monitor: Arc::default() },
+            shell: Mutex::new(Some(machine.shell)),
+            agent: Mutex::new(machine.agent),
+            stage: Stage {
+                closed: machine.end.as_ref().map(|end| at(end.closed)),
+                monitor: Turn::default(),
+                agent: Turn::default(),
+                sight,
+            },
             known: machine.end.as_ref().map(|end| at(end.known)),
             end: machine.end,
             removable: machine.removable,
@@ -300,6 +347,8 @@ impl GuestHost for FakeHost {
 struct FakeGuest {
     monitor: Mutex<Box<dyn FnMut(usize) -> Actor + Send>>,
     probe: Mutex<Option<Actor>>,
+    shell: Mutex<Option<Actor>>,
+    agent: Mutex<Box<dyn FnMut(usize) -> Actor + Send>>,
     serial: Mutex<Option<Box<dyn Console>>>,
     firmware: Mutex<Option<Box<dyn Console>>>,
     stage: Stage,
@@ -319,7 +368,16 @@ impl Guest for FakeGuest {
             Some("qmp.sock") => {
                 let number = self.ledger.connections.fetch_add(1, Ordering::SeqCst) + 1;
                 let actor = (self.monitor.lock().unwrap())(number);
-                self.stage.enter_in_turn(actor)
+                self.stage.enter_in_turn(actor, &self.stage.monitor)
+            }
+            Some("agent.sock") => {
+                let number = self.ledger.agent_connections.fetch_add(1, Ordering::SeqCst) + 1;
+                let actor = (self.agent.lock().unwrap())(number);
+                self.stage.enter_in_turn(actor, &self.stage.agent)
+            }
+            Some("shell.sock") => {
+                let shell = self.shell.lock().unwrap().take().expect("the shell is connected to once");
+                self.stage.enter(shell)
             }
             Some("probe.sock") => {
                 let probe = self.probe.lock().unwrap().take().expect("the probe is connected to once");
@@ -340,8 +398,9 @@ impl Guest for FakeGuest {
         Ok(console.lock().unwrap().take().expect("a log is followed once").open(&self.stage))
     }
 
-    async fn read(&self, _: &str) -> Result<Vec<u8>, BootError> {
-        Ok(PICTURE.to_vec())
+    async fn read(&self, path: &str) -> Result<Vec<u8>, BootError> {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        self.stage.sight.file(name).ok_or_else(|| BootError::Host(format!("there is no {path}")))
     }
 
     async fn ended(&self) -> Result<(i64, String), BootError> {

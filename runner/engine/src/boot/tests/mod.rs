@@ -2,26 +2,40 @@
 //! made up as well: it passes only while everybody waits.
 
 mod accelerate;
+mod body;
 mod consoles;
 mod fake;
+mod looks;
 mod monitor;
 mod probe;
+mod screens;
+mod second;
 mod session;
+mod watch;
+mod ways;
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use isokiln_core::boot::{
-    Accelerator, BootEntry, BootReport, CheckResult, CheckSpec, Firmware, IsoFacts, MachineProfile, Medium,
-    Phase, Platform, Verdict,
+    Accelerator, BootEntry, BootReport, Cause, Channel, Check, CheckCatalog, CheckResult, CheckSpec,
+    Firmware, Inventory, IsoFacts, MachineProfile, Medium, Phase, Platform, Ride, Verdict,
 };
 use isokiln_core::digest::Digest;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, timeout};
 
-use self::fake::{Agenda, Asked, Command, FakeHost, Machine, line};
-use super::{Acceleration, BootError, BootNews, BootRequest, IsoUnderTest, boot, infra_report};
+use self::body::{Key, Pose, Processor, Screen};
+use self::fake::{Actor, Agenda, Asked, Command, FakeHost, Machine, line};
+use super::{Acceleration, BootError, BootNews, BootRequest, IsoUnderTest, Measured, boot, infra_report};
+
+/// A boot menu of isolinux's that waits for ever; its editor on an entry.
+const WAITING: &[u8] = include_bytes!("../../../../core/src/boot/screen/fixtures/isolinux-waiting.vga");
+const EDITOR: &[u8] = include_bytes!("../../../../core/src/boot/screen/fixtures/isolinux-edit.vga");
+const COUNTDOWN: &[u8] = include_bytes!("../../../../core/src/boot/screen/fixtures/isolinux-countdown.vga");
+const MEMTEST: &[u8] = include_bytes!("../../../../core/src/boot/screen/fixtures/memtest.vga");
 
 /// No boot test takes longer than this on the reference machine; one that does hangs.
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -58,6 +72,16 @@ impl Outcome {
         self.report().phases.iter().map(|time| time.phase).collect()
     }
 
+    /// The keys that were pressed at a machine, counted from 0.
+    fn keys(&self, machine: usize) -> Vec<String> {
+        self.host.ledger.sights.lock().unwrap()[machine].keys()
+    }
+
+    /// What the disks of a machine were told through its monitor, and when.
+    fn told_disks(&self, machine: usize) -> Vec<(f64, String)> {
+        self.host.ledger.sights.lock().unwrap()[machine].told()
+    }
+
     fn file(&self, name: &str) -> String {
         fs::read_to_string(self.folder.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
@@ -76,6 +100,9 @@ fn good() -> Machine {
     Machine {
         monitor: Box::new(|_| fake::monitor(vec![], Command::obey)),
         probe: fake::probe(40.0, |asked| vec![(1.0, healthy(asked))]),
+        shell: Actor::stubborn(vec![]),
+        agent: Box::new(|_| Actor::stubborn(vec![])),
+        body: Arc::new(|seconds, _| healthy_body(seconds)),
         serial: Box::new(good_serial()),
         firmware: vec![(0.5, line("SeaBIOS (version 1.16)")), (1.0, line("Booting from 0000:7c00"))],
         end: None,
@@ -83,22 +110,49 @@ fn good() -> Machine {
     }
 }
 
+/// Another picture for each phase, and never at rest.
+fn healthy_body(seconds: f64) -> Pose {
+    let (processor, grey) = match seconds {
+        ..1.0 => (Processor::Waits, 0),
+        ..5.0 => (Processor::Waits, 40),
+        ..7.5 => (Processor::Kernel, 80),
+        ..30.0 => (Processor::Program, 120),
+        ..40.0 => (Processor::Program, 160),
+        _ => (Processor::Program, 200),
+    };
+    Pose::new(processor, (seconds * 1e6) as u64, Screen::Grey(grey))
+}
+
+/// A machine that is seen, but says nothing by itself.
+fn dark(body: impl Fn(f64, &[Key]) -> Pose + Send + Sync + 'static) -> Machine {
+    Machine {
+        probe: Actor::stubborn(vec![]),
+        body: Arc::new(body),
+        serial: Box::new(Agenda::new()),
+        firmware: vec![],
+        ..good()
+    }
+}
+
 fn good_serial() -> Agenda {
     vec![
         (5.0, line("[    0.000000] Linux version 6.12.1")),
-        (9.0, line("[    4.000000] Run /init as init process")),
+        (7.5, line("[    2.500000] Run /init as init process")),
         (30.0, line("[   25.000000] systemd[1]: systemd 257 running in system mode")),
+        (30.0, line("[   25.000000] systemd[1]: Hostname set to <live>.")),
     ]
 }
 
 /// Answers as a system on which everything is as it should be.
 fn healthy(asked: &Asked) -> fake::Act {
-    let output = if asked.script == CheckSpec::Boot.script() {
-        "state running\nmulti-user reached\n"
-    } else if asked.script == CheckSpec::NetworkManager.script() {
+    let output = if asked.is(&CheckSpec::boot()) {
+        "state running\ntarget multi-user.target\n"
+    } else if asked.is(&network_manager()) {
         "system running\nload loaded\nservice active\ndevice enp0s2:ethernet:connected\n"
-    } else if asked.script == CheckSpec::Wlan.script() {
-        "kernel 6.12.1\nloaded iwlwifi\nhwsim loaded\ndevice wlan0:wifi:disconnected\ndevice wlan1:wifi:disconnected\n"
+    } else if asked.is(&wlan()) {
+        "kernel 6.12.1\nloaded iwlwifi\nhwsim loaded\njoined wlan1 10.77.0.2/24\n"
+    } else if asked.script == Inventory::SCRIPT {
+        "kernel 6.12.1\nmodule virtio_console\nmodule e1000e\n"
     } else {
         "done\n"
     };
@@ -106,17 +160,33 @@ fn healthy(asked: &Asked) -> fake::Act {
 }
 
 fn command(run: &str) -> CheckSpec {
-    format!("command:{run}").parse().unwrap()
+    check(&format!("command:{run}"))
+}
+
+/// A check as it is written on a command line.
+fn check(text: &str) -> CheckSpec {
+    CheckCatalog::default().parse(text).unwrap()
+}
+
+fn network_manager() -> CheckSpec {
+    Check::NetworkManager.into()
+}
+
+fn wlan() -> CheckSpec {
+    Check::Wlan.into()
 }
 
 fn request(folder: &TempDir, checks: &[CheckSpec]) -> BootRequest {
-    let bios = BootEntry { platform: Platform::Bios, bootable: true };
+    let bios = BootEntry { platform: Platform::Bios, bootable: true, image: 0 };
     BootRequest {
         iso: IsoUnderTest {
             name: "demo.iso".to_owned(),
             digest: Digest::of(b"demo"),
             size: 4,
-            facts: IsoFacts { label: "DEMO".to_owned(), boot_entries: vec![bios], has_mbr: false },
+            facts: IsoFacts { label: "DEMO".to_owned(), boot_entries: vec![bios], ..IsoFacts::default() },
+            holds_linux: true,
+            menu_waits: false,
+            takes_credentials: true,
             path: "/volume/iso/demo.iso".to_owned(),
         },
         profile: MachineProfile {
@@ -127,17 +197,30 @@ fn request(folder: &TempDir, checks: &[CheckSpec]) -> BootRequest {
             memory: 2 << 30,
             cpus: 2,
             network: "e1000e".to_owned(),
+            display: "VGA".to_owned(),
+            sound: None,
         },
         memory: 1 << 30,
         cpus: 2,
         checks: checks.to_vec(),
-        acceleration: Acceleration {
+        rides: vec![Ride::of_medium(vec![Channel::Credentials])],
+        unattended: false,
+        acceleration: Measured {
             accelerator: Accelerator::Tcg,
             reason: "made up".to_owned(),
+            seconds: 1.5,
             scale: 1.0,
         },
+        builder: "builder".to_owned(),
         folder: folder.path().to_owned(),
     }
+}
+
+/// Boots machines, one for each way, and makes the checks.
+async fn run_rides(rides: Vec<Ride>, machines: Vec<Machine>, checks: &[CheckSpec]) -> Outcome {
+    let folder = TempDir::new().unwrap();
+    let request = BootRequest { rides, ..request(&folder, checks) };
+    run_request(FakeHost::new(machines.into_iter().map(Ok)), folder, &request, std::future::pending()).await
 }
 
 /// Boots a machine and makes the checks.
@@ -167,9 +250,17 @@ async fn run_request(
     Outcome { result, news, seconds, host, folder }
 }
 
+/// A test of an ISO of which something else is known.
+async fn of_iso(machine: Machine, iso: impl FnOnce(&mut BootRequest)) -> Outcome {
+    let folder = TempDir::new().unwrap();
+    let mut request = request(&folder, &[CheckSpec::boot()]);
+    iso(&mut request);
+    run_request(FakeHost::new([Ok(machine)]), folder, &request, std::future::pending()).await
+}
+
 /// Boots a machine on which the tester breaks; gives the error, and the seconds that it took.
 async fn broken(machine: Machine) -> (BootError, f64) {
-    let checks = [CheckSpec::Boot, CheckSpec::Wlan];
+    let checks = [CheckSpec::boot(), wlan()];
     let outcome = run(machine, &checks).await;
     let report = infra_report(&request(&outcome.folder, &checks), outcome.error());
     assert_eq!(report.verdict, Verdict::Infra);

@@ -1,17 +1,21 @@
 //! Whole boot tests: what a good one leaves, what is refused, and what happens around the machine.
 
-use isokiln_core::boot::Lane;
+use isokiln_core::boot::iso::{Extent, Partition, PartitionTables, Table};
+use isokiln_core::boot::screen::Frame;
+use isokiln_core::boot::{DirectKernel, Lane};
 
+use super::consoles::with_events;
 use super::fake::End;
 use super::*;
 use crate::boot::REPORT_FILE;
 
 #[tokio::test(start_paused = true)]
 async fn a_good_boot_passes_with_phases_news_and_evidence() {
-    let checks = [CheckSpec::Boot, CheckSpec::NetworkManager, CheckSpec::Wlan, command("true")];
+    let checks = [CheckSpec::boot(), network_manager(), wlan(), command("true")];
     let outcome = run(good(), &checks).await;
     let report = outcome.report();
     assert_eq!(report.verdict, Verdict::Pass, "{report:?}");
+    assert_eq!((report.cause, report.reached), (None, Some(Phase::MultiUser)));
     let names: Vec<_> = report.checks.iter().map(|check| check.check.as_str()).collect();
     assert_eq!(names, ["boot", "network-manager", "wlan", "command: true"]);
     assert!(report.checks.iter().all(|check| check.lane == Lane::Probe && !check.evidence.is_empty()));
@@ -27,7 +31,7 @@ async fn a_good_boot_passes_with_phases_news_and_evidence() {
         .news
         .iter()
         .map(|item| match item {
-            BootNews::Entered(phase, _) => phase.to_string(),
+            BootNews::Entered { phase, .. } => phase.to_string(),
             BootNews::Checked(result) => format!("{} {}", result.check, result.verdict),
         })
         .collect();
@@ -35,20 +39,30 @@ async fn a_good_boot_passes_with_phases_news_and_evidence() {
     let results = ["boot PASS", "network-manager PASS", "wlan PASS", "command: true PASS"];
     assert_eq!(told, [&phases[..], &results[..]].concat());
 
-    assert_eq!(outcome.file("serial.log").lines().count(), 3);
+    assert_eq!(outcome.file("serial.log").lines().count(), 4);
     assert!(outcome.file("firmware.log").starts_with("SeaBIOS"));
     assert!(outcome.file("qemu.args").contains("file=/volume/iso/demo.iso"));
     let written: BootReport = serde_json::from_str(&outcome.file(REPORT_FILE)).unwrap();
     assert_eq!(written, *report);
     let pictures = outcome.pictures();
-    assert_eq!(
-        pictures,
-        ["01-boot-menu.png", "02-userspace.png", "03-multi-user.png", "04-end.png"],
-        "one for each milestone and one of the end"
-    );
+    let times = ["0000.0s", "0001.0s-boot-menu", "0005.0s-kernel", "0008.0s-initramfs", "0030.0s-userspace"];
+    let names: Vec<_> = times.into_iter().chain(["0040.0s"]).map(|time| format!("{time}.png")).collect();
+    assert_eq!(pictures, names, "one for each change, and labels for phases");
     for picture in pictures {
-        assert_eq!(fs::read(outcome.folder.path().join("screens").join(picture)).unwrap(), fake::PICTURE);
+        let png = fs::read(outcome.folder.path().join("screens").join(picture)).unwrap();
+        assert_eq!(Frame::from_png(&png).unwrap().width(), 64);
     }
+    for (name, magic) in
+        [("end.png", &b"\x89PNG"[..]), ("filmstrip.png", b"\x89PNG"), ("filmstrip.gif", b"GIF8")]
+    {
+        assert!(fs::read(outcome.folder.path().join(name)).unwrap().starts_with(magic), "{name}");
+    }
+    assert!(outcome.file("reproduce.sh").contains("exec qemu-system-x86_64"));
+    let inventory = report.inventory.clone().unwrap();
+    assert_eq!((inventory.kernel.as_str(), inventory.modules.len()), ("6.12.1", 2), "asked last");
+    let lanes: Vec<_> = report.lanes.iter().map(|lane| (lane.lane, lane.channel, lane.verdict)).collect();
+    let probe = (Lane::Probe, Some(Channel::Credentials), Verdict::Pass);
+    assert_eq!(lanes, [(Lane::Faithful, None, Verdict::Pass), probe]);
     let orders = outcome.host.ledger.orders.lock().unwrap();
     assert_eq!((orders[0].purpose.as_str(), orders[0].kvm), ("boot-bios-cd", false));
 }
@@ -56,7 +70,7 @@ async fn a_good_boot_passes_with_phases_news_and_evidence() {
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_is_to_use_kvm_gets_it() {
     let folder = TempDir::new().unwrap();
-    let mut request = request(&folder, &[CheckSpec::Boot]);
+    let mut request = request(&folder, &[CheckSpec::boot()]);
     request.acceleration.accelerator = Accelerator::Kvm;
     let outcome = run_request(FakeHost::new([Ok(good())]), folder, &request, std::future::pending()).await;
     assert_eq!(outcome.report().accelerator, "kvm");
@@ -66,8 +80,8 @@ async fn a_machine_that_is_to_use_kvm_gets_it() {
 #[tokio::test(start_paused = true)]
 async fn an_iso_that_promises_the_firmware_nothing_fails_without_a_machine() {
     let folder = TempDir::new().unwrap();
-    let mut request = request(&folder, &[CheckSpec::Boot, CheckSpec::Wlan]);
-    request.profile.firmware = Firmware::Uefi;
+    let mut request = request(&folder, &[CheckSpec::boot(), wlan()]);
+    request.profile.firmware = Firmware::Uefi { secure_boot: false };
     let outcome = run_request(FakeHost::new([]), folder, &request, std::future::pending()).await;
     assert_eq!(outcome.verdicts(), [Verdict::Fail, Verdict::Inconclusive]);
     assert_eq!(outcome.check("boot").summary, "the ISO has no boot record (El Torito) for UEFI");
@@ -86,7 +100,7 @@ async fn cancelling_ends_the_machine_at_once_at_any_time() {
     ];
     for (when, at, machine) in machines {
         let folder = TempDir::new().unwrap();
-        let request = request(&folder, &[CheckSpec::Boot]);
+        let request = request(&folder, &[CheckSpec::boot()]);
         let cancelled = tokio::time::sleep(Duration::from_secs_f64(at));
         let outcome = run_request(FakeHost::new([Ok(machine)]), folder, &request, cancelled).await;
         assert!(matches!(outcome.error(), BootError::Cancelled), "{when}: {:?}", outcome.result);
@@ -98,19 +112,19 @@ async fn cancelling_ends_the_machine_at_once_at_any_time() {
 #[tokio::test(start_paused = true)]
 async fn a_host_that_cannot_start_or_remove_machines_is_an_error() {
     let folder = TempDir::new().unwrap();
-    let request = request(&folder, &[CheckSpec::Boot]);
+    let request = request(&folder, &[CheckSpec::boot()]);
     let host = FakeHost::new([Err(BootError::Host("no engine".to_owned()))]);
     let outcome = run_request(host, folder, &request, std::future::pending()).await;
     assert_eq!(outcome.error().to_string(), "no engine");
 
-    let outcome = run(Machine { removable: false, ..good() }, &[CheckSpec::Boot]).await;
+    let outcome = run(Machine { removable: false, ..good() }, &[CheckSpec::boot()]).await;
     assert_eq!(outcome.error().to_string(), "it will not go");
 }
 
 #[tokio::test(start_paused = true)]
 async fn evidence_that_cannot_be_written_is_an_error_with_its_reason() {
     let folder = TempDir::new().unwrap();
-    let mut request = request(&folder, &[CheckSpec::Boot]);
+    let mut request = request(&folder, &[CheckSpec::boot()]);
     // A folder where a log should be.
     fs::create_dir_all(folder.path().join("serial.log")).unwrap();
     let outcome = run_request(FakeHost::new([Ok(good())]), folder, &request, std::future::pending()).await;
@@ -147,9 +161,120 @@ async fn qemu_that_ends_by_itself_breaks_the_test_with_its_last_words() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_qemu_that_crashes_is_started_once_more() {
+    let words = "msix_table_mmio_write: assertion failed";
+    let crashing = || Machine { end: Some(End { known: 20.0, closed: 20.0, status: 134, words }), ..good() };
+    let crash = format!("QEMU ended with status 134: {words}");
+    let run = async |machines: [Machine; 2]| {
+        let folder = TempDir::new().unwrap();
+        let mut request = request(&folder, &[CheckSpec::boot()]);
+        request.folder = folder.path().join("bios-cd");
+        let host = FakeHost::new(machines.map(Ok));
+        let outcome = run_request(host, folder, &request, std::future::pending()).await;
+        assert!(outcome.folder.path().join("bios-cd-crashed/serial.log").exists());
+        assert_eq!(outcome.host.ledger.removed.load(Ordering::SeqCst), 2);
+        outcome
+    };
+    let outcome = run([crashing(), good()]).await;
+    assert_eq!(outcome.verdicts(), [Verdict::Pass]);
+    let notes = outcome.report().notes.join("\n");
+    assert!(notes.starts_with(&format!("{crash}; started again, and ")), "{notes}");
+    assert!(outcome.file("bios-cd/serial.log").starts_with("[    0.000000] Linux version"));
+
+    assert_eq!(run([crashing(), crashing()]).await.error().to_string(), crash);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_out_before_qemu_died_is_kept() {
+    // The first check was answered after 41.5 seconds; the second one is being asked.
+    let end = End { known: 42.0, closed: 41.8, status: 1, words: "out of memory" };
+    let monitor_lost: Box<dyn FnMut(usize) -> Actor + Send> = Box::new(|number| match number {
+        1 => fake::monitor(vec![(41.8, fake::Act::HangUp)], Command::obey),
+        _ => Actor::stubborn(vec![]),
+    });
+    for (machine, words) in [
+        (Machine { end: Some(end), ..good() }, "QEMU ended with status 1: out of memory"),
+        (
+            Machine { monitor: monitor_lost, probe: fake::probe(40.0, first_only()), ..good() },
+            "QEMU's monitor failed at the greeting",
+        ),
+    ] {
+        let checks = [CheckSpec::boot(), network_manager(), check("screen:Welcome"), wlan()];
+        let outcome = run(machine, &checks).await;
+        use Verdict::*;
+        assert_eq!(outcome.verdicts(), [Pass, Infra, Infra, Infra], "{words}");
+        assert_eq!(outcome.report().verdict, Infra);
+        for name in ["network-manager", "screen: Welcome", "wlan"] {
+            assert!(outcome.check(name).summary.starts_with(words), "{}", outcome.check(name).summary);
+        }
+        assert_eq!(outcome.report().cause, None, "not the ISO's fault");
+        assert_eq!(outcome.report().reached, Some(Phase::MultiUser));
+        let told = outcome.news.iter().filter(|item| matches!(item, BootNews::Checked(_))).count();
+        assert_eq!(told, 4);
+        assert!(outcome.file(REPORT_FILE).contains("INFRA"));
+    }
+}
+
+/// Answers the first question and no other.
+fn first_only() -> impl FnMut(&Asked) -> Agenda + Send {
+    let mut asked_before = false;
+    move |asked| if std::mem::replace(&mut asked_before, true) { vec![] } else { vec![(1.0, healthy(asked))] }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_that_is_out_of_reach_breaks_the_test() {
     let end = End { known: 1e6, closed: 20.0, status: 0, words: "" };
     let (error, seconds) = broken(Machine { end: Some(end), ..good() }).await;
     assert_eq!(error.to_string(), "the connection to the machine was lost");
     assert!(seconds < 26.0, "after {seconds} seconds");
+}
+
+/// Makes the machine one of this kind, and the ISO one that boots on it.
+fn start_from(request: &mut BootRequest, firmware: Firmware, medium: Medium) {
+    (request.profile.firmware, request.profile.medium) = (firmware, medium);
+    request.iso.facts.boot_entries[0].platform =
+        if firmware == Firmware::Bios { Platform::Bios } else { Platform::Efi };
+    let esp = Partition {
+        table: Table::Mbr,
+        number: 1,
+        kind: "0xef".to_owned(),
+        place: Extent { start: 0, size: 512 },
+        esp: true,
+    };
+    request.iso.facts.tables =
+        PartitionTables { mbr: true, boot_code: true, gpt: false, partitions: vec![esp] };
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stick_is_made_ready_for_the_firmware_again_where_the_guest_restarts() {
+    let uefi = Firmware::Uefi { secure_boot: false };
+    let restarts = with_events(vec![(8.0, "RESET", true)], good());
+    let outcome = of_iso(restarts, |request| start_from(request, uefi, Medium::Usb)).await;
+    let bytes = outcome.told_disks(0).into_iter().map(|(_, order)| order.contains("-P 69 "));
+    assert_eq!(bytes.collect::<Vec<_>>(), [true, false, true], "for the kernel, the firmware, the kernel");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stick_is_as_it_was_made_when_the_kernel_looks_at_it() {
+    let uefi = Firmware::Uefi { secure_boot: false };
+    let hook =
+        DirectKernel { kernel: "/k".to_owned(), initrds: vec!["/i".to_owned()], arguments: String::new() };
+    for (firmware, medium, ride, told) in [
+        (uefi, Medium::Usb, Ride::of_medium(vec![Channel::Credentials]), 1),
+        (uefi, Medium::Cd, Ride::of_medium(vec![Channel::Credentials]), 0),
+        (Firmware::Bios, Medium::Usb, Ride::of_medium(vec![Channel::Credentials]), 0),
+        (uefi, Medium::Usb, Ride::of_kernel(hook), 0),
+    ] {
+        let outcome = of_iso(good(), |request| {
+            start_from(request, firmware, medium);
+            request.rides = vec![ride];
+        })
+        .await;
+        let orders = outcome.told_disks(0);
+        assert_eq!(orders.len(), told, "{firmware:?} {medium:?}: {orders:?}");
+        for (seconds, order) in orders {
+            assert_eq!(order, "qemu-io medium \"write -q -P 69 34823 1\"");
+            assert!((5.0..6.5).contains(&seconds), "the kernel speaks after 5 s: {seconds}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ use crate::kinds::Kinds;
 use crate::run::{Build, BuildOptions, Clock, Events, Home, Outcome, Project, Reporter, RunError};
 use crate::sandbox::{Cancel, CancelWatch};
 use crate::store::{Compression, Store};
+use crate::testbed::Testbed;
 
 /// A project with its home and its engine.
 pub(super) struct Bench {
@@ -146,9 +147,10 @@ impl Bench {
              [[stage]]\nname = \"base\"\nuses = \"bootstrap\"\n{}",
             self.stages
         );
-        let vocabulary = Vocabulary { kinds: &kinds.catalog, profiles: &[] };
+        let testbed = Testbed::default();
+        let vocabulary = Vocabulary { kinds: &kinds.catalog, profiles: &[], checks: &testbed.checks };
         let pipeline = Pipeline::parse(&text, vocabulary).unwrap();
-        Project { file: "demo.toml".into(), pipeline, kinds }
+        Project { file: "demo.toml".into(), pipeline, kinds, testbed }
     }
 
     pub(super) fn store(&self) -> Store {

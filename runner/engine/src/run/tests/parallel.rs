@@ -9,7 +9,7 @@ fn editions(parallel: usize) -> Bench {
     let mut bench = Bench::new(
         &(branch("desktop", "base", "install desktop") + &branch("server", "base", "install server")),
     );
-    bench.options.parallel = parallel;
+    bench.options.parallel = Some(parallel);
     bench
 }
 
@@ -134,7 +134,7 @@ async fn tidying_spares_a_layer_whose_checkpoint_is_still_being_stored() {
             + &script("late", &make("late"))
     };
     let mut bench = Bench::new(&stages("one"));
-    bench.options.parallel = 2;
+    bench.options.parallel = Some(2);
     bench.build_well().await;
     // `base` runs again and comes out as before, so `server` waits for it and hits; `late` is then the first
     // stage to ask what lies in the engine.

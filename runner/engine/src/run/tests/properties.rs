@@ -56,7 +56,7 @@ impl Project {
 
     fn bench(&self) -> Bench {
         let mut bench = Bench::new(&self.stages(0));
-        bench.options.parallel = self.parallel;
+        bench.options.parallel = Some(self.parallel);
         self.prepare(&bench);
         bench
     }

@@ -45,7 +45,7 @@ pub struct BuilderImage {
     pub name: String,
     /// What this engine calls it.
     pub id: String,
-    /// Identity of what it holds: the same wherever it was made from the same packages.
+    /// Identity of what it holds: the same for the same packages and tools, by the mirror route.
     pub contents: String,
     /// Bytes.
     pub size: u64,
@@ -179,6 +179,10 @@ impl BuilderDefinition {
         tracing::debug!("running mmdebstrap {arguments:?}");
         let mut child = Command::new("mmdebstrap")
             .args(&arguments)
+            // Maintainer scripts inherit what is set here, and the image shall not depend on who makes it.
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed_on)))
+            .env("LC_ALL", "C.UTF-8")
             .env("SOURCE_DATE_EPOCH", order.epoch.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -376,6 +380,11 @@ pub async fn default_sources(
 fn has_mmdebstrap() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join("mmdebstrap").is_file())
+}
+
+/// Whether mmdebstrap is told a variable of the environment: where programs are, where there is room, how to get out.
+fn is_passed_on(name: &str) -> bool {
+    ["PATH", "HOME", "TMPDIR", "APT_CONFIG"].contains(&name) || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
 /// Arguments that write the image's root file system as a tar to standard output.

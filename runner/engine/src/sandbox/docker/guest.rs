@@ -1,17 +1,17 @@
 //! QEMU in a container: started, talked to through its sockets, and gone when it is let go of.
 
-use std::io;
+use std::io::{self, Read};
 
 use futures_util::StreamExt;
 use isokiln_core::digest::Digest;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
 use tokio_util::io::StreamReader;
 
 use super::super::messages::{Part, Separator, StageMessage};
 use super::super::{ContainerFile, Inflow, SandboxError};
 use super::container::{Attachment, Container, ContainerSpec};
-use super::exec::{Exec, Tail};
+use super::exec::{Exec, ExecInput, Tail};
 use super::rights::Rights;
 use super::upload::Upload;
 use super::{DockerSandbox, VOLUME};
@@ -21,6 +21,8 @@ use super::{DockerSandbox, VOLUME};
 pub struct GuestOrder {
     /// For labels and messages.
     pub purpose: String,
+    /// Shell script that runs before QEMU, as the same user and in its folder.
+    pub prepare: String,
     /// QEMU's arguments.
     pub arguments: Vec<String>,
     /// User and group that QEMU runs as, as numbers.
@@ -35,8 +37,29 @@ pub struct GuestOrder {
 pub struct GuestContainer {
     container: Container,
     attachment: Mutex<Attachment>,
+    files: Mutex<Option<FileServer>>,
     token: String,
 }
+
+/// A command that runs as long as the container and hands out files by their path: one process for a picture
+/// every second. Packed, because bytes on their way through the engine take time from a machine that translates.
+struct FileServer {
+    reader: BufReader<Box<dyn AsyncRead + Send + Unpin>>,
+    input: ExecInput,
+}
+
+const SERVE_FILES: &str = r#"packed=$(mktemp)
+while IFS= read -r path; do
+    # What could not be packed must not be taken for the file before it.
+    if zstd --quiet --force --fast=3 -o "$packed" -- "$path" 2>/dev/null; then
+        stat --format=%s "$packed"
+        cat "$packed"
+    else
+        echo missing
+    fi
+done"#;
+/// Longest file that is handed out, in bytes: twice a picture of a screen of 8K.
+const MAX_FILE: u64 = 256 << 20;
 
 /// Capabilities with which the container prepares QEMU's folder and then becomes the user.
 const TO_BECOME_USER: [&str; 5] = ["CHOWN", "DAC_OVERRIDE", "SETGID", "SETPCAP", "SETUID"];
@@ -77,7 +100,9 @@ impl DockerSandbox {
         }
         let container = Container::create(&self.engine, &spec).await?;
         let started = async {
-            container.upload(Upload::library().files(order.files).stream()).await?;
+            let prepare = ContainerFile::data("/isokiln/prepare.sh".to_owned(), order.prepare);
+            let files: Vec<_> = order.files.into_iter().chain([prepare]).collect();
+            container.upload(Upload::library().files(files).stream()).await?;
             let attachment = container.attach().await?;
             container.start().await?;
             Ok(attachment)
@@ -87,6 +112,7 @@ impl DockerSandbox {
             Ok(attachment) => Ok(GuestContainer {
                 container,
                 attachment: Mutex::new(attachment),
+                files: Mutex::new(None),
                 token: self.token.clone(),
             }),
             Err(error) => {
@@ -128,7 +154,24 @@ impl GuestContainer {
 
     /// A file's bytes now.
     pub async fn read(&self, path: &str) -> Result<Vec<u8>, SandboxError> {
-        Exec::start(&self.container, &["cat", path], false).await?.finish("reading a file of the guest").await
+        let mut slot = self.files.lock().await;
+        let mut server = match slot.take() {
+            Some(server) => server,
+            None => {
+                let (output, input, _) =
+                    Exec::start(&self.container, &["sh", "-c", SERVE_FILES], true).await?.into_parts();
+                FileServer { reader: BufReader::new(stdout(output)), input }
+            }
+        };
+        let broke_off =
+            |source| SandboxError::Io { what: format!("reading {path} of the guest broke off"), source };
+        // A server that broke off is not put back: the next file begins with another.
+        let bytes = server.read(path).await.map_err(broke_off)?;
+        *slot = Some(server);
+        bytes.ok_or_else(|| SandboxError::Helper {
+            what: "reading a file of the guest".to_owned(),
+            reason: format!("there is no {path}, or no room to pack it"),
+        })
     }
 
     /// Waits until QEMU has ended; gives its exit status and the end of what it printed.
@@ -159,6 +202,26 @@ impl GuestContainer {
     /// Removes the container, whatever QEMU is doing.
     pub async fn remove(self) -> Result<(), SandboxError> {
         self.container.remove().await
+    }
+}
+
+impl FileServer {
+    /// `None` where there is no such file.
+    async fn read(&mut self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        self.input.write_all(format!("{path}\n").as_bytes()).await?;
+        self.input.flush().await?;
+        let mut size = String::new();
+        (&mut self.reader).take(64).read_line(&mut size).await?;
+        if size.trim_end() == "missing" {
+            return Ok(None);
+        }
+        let size = size.trim_end().parse::<u64>().ok().filter(|size| *size <= MAX_FILE);
+        let size = size.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let mut packed = vec![0; size as usize];
+        self.reader.read_exact(&mut packed).await?;
+        let mut bytes = Vec::new();
+        zstd::stream::read::Decoder::new(&packed[..])?.take(MAX_FILE).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 }
 

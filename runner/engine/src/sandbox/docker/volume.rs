@@ -81,13 +81,16 @@ impl StoreVolume {
     }
 }
 
-/// Volumes whose folder is no longer on this machine.
+/// Volumes whose folder is no longer on this machine, by name.
 pub async fn orphaned_volumes(engine: &Engine) -> Result<Vec<StoreVolume>, SandboxError> {
     let filters = HashMap::from([("label", vec![FOLDER])]);
     let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
     let listed = engine.docker.list_volumes(Some(options)).await;
     let listed = listed.map_err(|error| refused("list volumes", &error))?.volumes.unwrap_or_default();
-    Ok(listed.into_iter().filter_map(with_folder).filter(|volume| !volume.folder.exists()).collect())
+    let mut orphaned: Vec<_> =
+        listed.into_iter().filter_map(with_folder).filter(|volume| !volume.folder.exists()).collect();
+    orphaned.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(orphaned)
 }
 
 fn with_folder(volume: Volume) -> Option<StoreVolume> {

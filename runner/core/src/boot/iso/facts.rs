@@ -1,16 +1,22 @@
-//! What an ISO promises before it is booted: its label and its boot records.
+//! What the boot records of an ISO promise: its label, its boot catalogue, its partition tables.
 //!
 //! ISO 9660 (ECMA-119) volume descriptors start at sector 16; El Torito 1.0 puts a boot record
 //! descriptor among them, which points to the boot catalogue.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-const SECTOR: u64 = 2048;
+use serde::Serialize;
+
+use super::partitions::{PartitionTables, u32_at};
+use crate::boot::profile::{Firmware, Medium};
+
+/// Bytes of a sector of an ISO.
+pub(super) const SECTOR: u64 = 2048;
 /// Volume descriptors come in a row and end with a terminator; a real ISO has fewer than ten.
 const MAX_DESCRIPTORS: u64 = 64;
 
 /// What the boot records of an ISO say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct IsoFacts {
     /// Volume label.
     pub label: String,
@@ -18,19 +24,24 @@ pub struct IsoFacts {
     pub boot_entries: Vec<BootEntry>,
     /// Whether sector 0 carries a boot record, as hybrid images for USB sticks do.
     pub has_mbr: bool,
+    /// What firmware goes by on a USB stick.
+    pub tables: PartitionTables,
 }
 
 /// One boot image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BootEntry {
     /// Firmware that it is for.
     pub platform: Platform,
     /// Whether the catalogue marks it bootable.
     pub bootable: bool,
+    /// Where its image begins, in bytes of the ISO.
+    pub image: u64,
 }
 
 /// Firmware that a boot image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Platform {
     /// PC BIOS.
     Bios,
@@ -63,8 +74,7 @@ impl IsoFacts {
             }
             match sector[0] {
                 0 if sector[7..39].starts_with(b"EL TORITO SPECIFICATION") => {
-                    let place = [sector[71], sector[72], sector[73], sector[74]];
-                    catalogue = Some(u64::from(u32::from_le_bytes(place)));
+                    catalogue = Some(u64::from(u32_at(&sector, 71)));
                 }
                 1 => {
                     label.get_or_insert_with(|| {
@@ -80,13 +90,55 @@ impl IsoFacts {
             Some(place) => read_sector(&mut iso, place)?.map_or_else(Vec::new, |sector| entries(&sector)),
             None => Vec::new(),
         };
-        let has_mbr = read_sector(&mut iso, 0)?.is_some_and(|sector| sector[510..512] == [0x55, 0xaa]);
-        Ok(Self { label, boot_entries, has_mbr })
+        let tables = PartitionTables::read(&mut iso)?;
+        Ok(Self { label, boot_entries, has_mbr: tables.mbr, tables })
     }
 
     /// Whether firmware of that platform is promised something to start.
     pub fn boots_on(&self, platform: Platform) -> bool {
-        self.boot_entries.iter().any(|entry| entry.platform == platform && entry.bootable)
+        self.boot_entry(platform).is_some()
+    }
+
+    /// The boot image that firmware of that platform starts from a CD.
+    pub fn boot_entry(&self, platform: Platform) -> Option<&BootEntry> {
+        self.boot_entries.iter().find(|entry| entry.platform == platform && entry.bootable)
+    }
+
+    /// Whether firmware is promised something to start when the ISO comes on that medium; else what is
+    /// missing, for people.
+    pub fn promises(&self, firmware: Firmware, medium: Medium) -> Result<(), String> {
+        let (platform, name) = match firmware {
+            Firmware::Bios => (Platform::Bios, "BIOS"),
+            Firmware::Uefi { .. } => (Platform::Efi, "UEFI"),
+        };
+        match medium {
+            Medium::Cd if self.boots_on(platform) => Ok(()),
+            Medium::Cd if self.boot_entries.is_empty() => {
+                Err("the ISO has no boot record (El Torito): no firmware can start it from a CD".to_owned())
+            }
+            Medium::Cd => Err(format!("the ISO has no boot record (El Torito) for {name}")),
+            Medium::Usb if platform == Platform::Bios => match (self.tables.mbr, self.tables.boot_code) {
+                (true, true) => Ok(()),
+                (true, false) => {
+                    Err("the ISO's sector 0 holds no boot code: BIOS cannot start it from a USB stick"
+                        .to_owned())
+                }
+                (false, _) => {
+                    Err("the ISO has no MBR (is not hybrid): BIOS cannot start it from a USB stick"
+                        .to_owned())
+                }
+            },
+            Medium::Usb if self.tables.esp().is_some() => Ok(()),
+            Medium::Usb if self.tables.partitions.is_empty() => {
+                Err("the ISO has no partition table (is not hybrid): UEFI cannot start it from a USB stick"
+                    .to_owned())
+            }
+            Medium::Usb => {
+                Err("the ISO's partition table names no EFI system partition: UEFI cannot start it \
+                                from a USB stick"
+                    .to_owned())
+            }
+        }
     }
 }
 
@@ -125,7 +177,8 @@ fn entries(sector: &[u8; SECTOR as usize]) -> Vec<BootEntry> {
             // An extension record continues the entry before it.
             (_, 0x44) => {}
             (_, indicator) => {
-                entries.push(BootEntry { platform: current, bootable: indicator == 0x88 });
+                let image = u64::from(u32_at(record, 8)) * SECTOR;
+                entries.push(BootEntry { platform: current, bootable: indicator == 0x88, image });
                 left -= 1;
             }
         }
@@ -182,6 +235,55 @@ mod tests {
     fn an_iso_without_boot_record_is_still_an_iso() {
         let facts = IsoFacts::read(Cursor::new(image(None))).unwrap();
         assert_eq!(facts.boot_entries, []);
+    }
+
+    #[test]
+    fn each_firmware_and_medium_has_its_own_promise() {
+        let records = [[1, 0, 0, 0], [0x88, 0, 0, 0], [0x91, 0xef, 1, 0], [0x88, 0, 0, 0]];
+        let uefi = Firmware::Uefi { secure_boot: false };
+        let promises = |image: Vec<u8>| {
+            let facts = IsoFacts::read(Cursor::new(image)).unwrap();
+            [
+                facts.promises(Firmware::Bios, Medium::Cd),
+                facts.promises(uefi, Medium::Cd),
+                facts.promises(Firmware::Bios, Medium::Usb),
+                facts.promises(uefi, Medium::Usb),
+            ]
+        };
+        let mut both = image(Some(&records));
+        let found = promises(both.clone());
+        assert!(found[0].is_ok() && found[1].is_ok());
+        assert!(found[2].as_ref().unwrap_err().contains("no MBR"), "{found:?}");
+        assert!(found[3].as_ref().unwrap_err().contains("no partition table"), "{found:?}");
+        both[510..512].copy_from_slice(&[0x55, 0xaa]);
+        assert!(promises(both.clone())[2].as_ref().unwrap_err().contains("no boot code"));
+        // Boot code, and a partition with the ISO.
+        both[0] = 0xfa;
+        both[446 + 4] = 0x17;
+        both[446 + 12] = 1;
+        let found = promises(both.clone());
+        assert!(found[2].is_ok());
+        assert!(found[3].as_ref().unwrap_err().contains("names no EFI system partition"), "{found:?}");
+        both[446 + 4] = 0xef;
+        assert!(promises(both)[3].is_ok());
+        let found = promises(image(None));
+        assert!(
+            found[1].as_ref().unwrap_err().contains("no boot record (El Torito): no firmware"),
+            "{found:?}"
+        );
+        let bios = promises(image(Some(&records[..2])));
+        assert_eq!(bios[1].as_ref().unwrap_err(), "the ISO has no boot record (El Torito) for UEFI");
+    }
+
+    #[test]
+    fn a_catalogue_beyond_the_end_or_cut_off_promises_nothing() {
+        let mut far = image(Some(&[[1, 0, 0, 0], [0x88, 0, 0, 0]]));
+        far[17 * 2048 + 71..][..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(IsoFacts::read(Cursor::new(far)).unwrap().boot_entries, []);
+        // A section that claims more entries than the sector has room for.
+        let endless = [[1, 0, 0, 0], [0x88, 0, 0, 0], [0x91, 0xef, 0xff, 0xff]];
+        let facts = IsoFacts::read(Cursor::new(image(Some(&endless)))).unwrap();
+        assert!(facts.boot_entries.len() <= 64 && !facts.boots_on(Platform::Efi));
     }
 
     #[test]

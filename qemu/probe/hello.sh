@@ -1,0 +1,1 @@
+modprobe -q virtio_console; for i in 1 2 3 4 5 6; do p=$(grep -lx org.isokiln.probe /sys/class/virtio-ports/*/name 2>/dev/null) && break; sleep 1; done; p=${p%/name}; d=/dev/${p##*/}; [ "$p" ] || { d=/dev/ttyS1; stty -F $d raw -echo; }; exec 3<>$d; echo hello >&3; read -r a <&3; eval "$(echo "$a" | base64 -d)"

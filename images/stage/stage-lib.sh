@@ -3,6 +3,9 @@
 # Given: ROOTFS (the mounted tree), OPTIONS (JSON file), INPUTS (folder with what path options name),
 # ARTIFACTS (folder for files that leave the build), CACHE (kept between builds), SOURCE_DATE_EPOCH,
 # PIPELINE, STAGE, DISTRIBUTION, SUITE, ARCHITECTURE, COMPONENTS (separated by commas).
+# For a kind that has a layer.sh: LAYERS (identities of the layers that ROOTFS is made of, the lowest first). layer.sh is
+# run before run.sh once for each, as soon as it is there, perhaps in an earlier build; it is given LAYER_ID and LAYER (the
+# folder, an upper directory of overlayfs), not ROOTFS, and leaves in CACHE what run.sh finds there.
 
 # --- talking to isokiln -------------------------------------------------------------------------
 # Messages are lines that begin with a byte and a word that no other program prints.
@@ -202,10 +205,13 @@ _make_initramfs() {
     done
 }
 
+# Where programs are looked for; first, those that isokiln lends.
+_isokiln_path=/run/isokiln:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 # in_rootfs COMMAND…: runs a program of the root file system in it.
 in_rootfs() {
     chroot "$ROOTFS" /usr/bin/env -i \
-        PATH=/run/isokiln:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb \
+        PATH="$_isokiln_path" HOME=/root TERM=dumb \
         LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true \
         SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
         ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
@@ -230,6 +236,8 @@ _apt_options=(
     -o APT::Sandbox::User=root
     -o APT::Get::Assume-Yes=true
     -o Dpkg::Use-Pty=false
+    # apt gives dpkg a path of its own.
+    -o DPkg::Path="$_isokiln_path"
     -o Dpkg::Options::=--force-unsafe-io
     -o Dpkg::Options::=--force-confdef
     -o Dpkg::Options::=--force-confold

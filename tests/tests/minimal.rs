@@ -12,6 +12,7 @@ use serde_json::Value;
 fn the_minimal_system_is_built_alike_and_boots_and_can_fail() {
     let (first, second) = (project(), project());
     first.build(&[]).expect_code(0).says("5 stages run, 0 from checkpoints");
+    makes_one_initramfs(&first);
     is_hybrid_labelled_and_summed(&first);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -104,6 +105,14 @@ fn is_hybrid_labelled_and_summed(project: &Project) {
     });
     let digest = digest.expect("the ISO's digest").strip_prefix("sha256:").expect("a SHA-256");
     assert_eq!(sums, format!("{digest}  minimal.iso\n"));
+}
+
+/// However many packages ask for one while they are installed.
+fn makes_one_initramfs(project: &Project) {
+    let log = project.artifact("minimal.iso").with_file_name("../stages/live/log");
+    let log = fs::read_to_string(log).expect("the log of the stage");
+    assert!(log.matches(": when the stage ends").count() > 1, "{log}");
+    assert_eq!(log.matches("update-initramfs: Generating").count(), 1, "{log}");
 }
 
 fn boots_on_both_machines_and_is_not_tested_twice(project: &Project) {

@@ -1,3 +1,4 @@
+. /isokiln/kind/squash.sh
 name=$(option name)
 name=${name:-$PIPELINE}
 tree=/isokiln/iso
@@ -6,7 +7,6 @@ label=${label:-$(tr 'a-z.-' 'A-Z__' <<<"$PIPELINE" | cut -c 1-32)}
 title=$(option title)
 title=${title:-$PIPELINE}
 timeout=$(option timeout)
-option_list exclude exclude
 [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$ ]] || fail "name \"$name\" is not valid" "use letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
 [[ $label =~ ^[A-Z0-9_]{1,32}$ ]] || fail "label \"$label\" is not valid" "use up to 32 capital letters, digits and '_'"
 
@@ -46,19 +46,11 @@ mkdir -p "$tree"/{$live,isolinux,boot/grub,EFI/BOOT,.disk}
 cp "$ROOTFS/boot/vmlinuz-$version" "$tree/$live/vmlinuz"
 cp "$ROOTFS/boot/initrd.img-$version" "$tree/$live/initrd.img"
 
-progress "compressing the root file system"
-compression=$(option compression)
-level=$(option level)
-case $compression in
-    zstd) squash=(-comp zstd -Xcompression-level "${level/#0/15}") ;;
-    gzip) squash=(-comp gzip -Xcompression-level "${level/#0/9}") ;;
-    xz) squash=(-comp xz -Xbcj x86) ;;
-    lz4) squash=(-comp lz4 -Xhc) ;;
-esac
-((${#exclude[@]})) && squash+=(-wildcards -e "${exclude[@]}")
-# A snapshot of the tree's own times, and of the epoch for those of the file system itself.
-mksquashfs "$ROOTFS" "$tree/$live/filesystem.squashfs" -noappend -no-progress -xattrs "${squash[@]}" ||
-    fail "mksquashfs could not compress the root file system" "the stage's log has the whole story"
+progress "putting the layers together"
+layers=()
+for layer in $LAYERS; do layers+=("$(squashed "$layer")"); done
+python3 /isokiln/kind/merge.py "$tree/$live/filesystem.squashfs" "$SOURCE_DATE_EPOCH" "${layers[@]}" ||
+    fail "the compressed layers cannot be put together" "the stage's log has the whole story; isokiln clean drops them, and the next build makes them anew"
 du --summarize --block-size=1 --apparent-size "$ROOTFS" | cut -f1 >"$tree/$live/filesystem.size"
 
 progress "making the boot menus"

@@ -17,6 +17,8 @@ use crate::sandbox::ContainerFile;
 
 /// Folder of a project's kinds, beside its pipeline files.
 const FOLDER: &str = "stages";
+/// The script that prepares a layer, as a stage's container sees it.
+const LAYER_SCRIPT: &str = "/isokiln/kind/layer.sh";
 
 /// Why a kind cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +70,9 @@ impl Kinds {
     pub fn bundled() -> Result<Self, KindError> {
         let mut kinds = Self::default();
         for bundled in &BUNDLED_KINDS {
-            let files = BTreeMap::from([
-                ("kind.toml".to_owned(), Bytes::from_static(bundled.manifest.as_bytes())),
-                ("run.sh".to_owned(), Bytes::from_static(bundled.script.as_bytes())),
-            ]);
-            kinds.add(Path::new(bundled.name), bundled.name, files)?;
+            let files = bundled.files.iter();
+            let files = files.map(|(name, text)| ((*name).to_owned(), Bytes::from_static(text.as_bytes())));
+            kinds.add(Path::new(bundled.name), bundled.name, files.collect())?;
         }
         Ok(kinds)
     }
@@ -101,6 +101,11 @@ impl Kinds {
     /// Files of a kind, as a stage's container sees them.
     pub fn files(&self, name: &KindName) -> Vec<ContainerFile> {
         self.files.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Whether stages of a kind have a script for each layer beneath them, besides their own.
+    pub fn prepares_layers(&self, name: &KindName) -> bool {
+        self.files.get(name).is_some_and(|files| files.iter().any(|file| file.path == LAYER_SCRIPT))
     }
 
     fn add(&mut self, folder: &Path, name: &str, files: BTreeMap<String, Bytes>) -> Result<(), KindError> {

@@ -19,19 +19,19 @@ const STAGE_LIBRARY: [(&str, &str, bool); 6] = [
 pub struct BundledKind {
     /// Name of the folder.
     pub name: &'static str,
-    /// `kind.toml`.
-    pub manifest: &'static str,
-    /// `run.sh`.
-    pub script: &'static str,
+    /// Names and contents of the files.
+    pub files: &'static [(&'static str, &'static str)],
 }
 
 macro_rules! bundled_kinds {
-    ($($name:literal),*) => {
-        [$(BundledKind {
+    ($($name:literal $([$($more:literal),*])?),*) => {
+        [$(bundled_kinds!(@kind $name, "kind.toml", "run.sh" $($(, $more)*)?)),*]
+    };
+    (@kind $name:literal, $($file:literal),*) => {
+        BundledKind {
             name: $name,
-            manifest: include_str!(concat!("../../../pipelines/stages/", $name, "/kind.toml")),
-            script: include_str!(concat!("../../../pipelines/stages/", $name, "/run.sh")),
-        }),*]
+            files: &[$(($file, include_str!(concat!("../../../pipelines/stages/", $name, "/", $file)))),*],
+        }
     };
 }
 
@@ -42,7 +42,7 @@ pub const BUNDLED_KINDS: [BundledKind; 10] = bundled_kinds![
     "calamares",
     "desktop",
     "files",
-    "iso",
+    "iso" ["layer.sh", "merge.py", "squash.sh"],
     "live",
     "network",
     "packages",

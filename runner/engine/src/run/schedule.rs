@@ -3,7 +3,8 @@
 //! Every stage is a future of its own. It waits for its parent, decides whether its checkpoint is there,
 //! runs if not, and is saved. A child need not wait until its parent is saved: where no checkpoint of the
 //! child could be a hit whatever the parent's layer turns out to be, it starts on the parent's changed
-//! tree as soon as the parent's script has ended.
+//! tree as soon as the parent's script has ended. A stage whose kind prepares layers has that done for each as
+//! soon as it is there, while others run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct Saved {
     pub(super) checkpoint: Checkpoint,
     /// The stages that led to it, with whether they added a layer.
     pub(super) chain: Vec<(StageName, bool)>,
+    /// Whether this run has made it, so that its layer lies in the engine.
+    is_new: bool,
 }
 
 /// What stages share while they run.
@@ -49,6 +52,7 @@ struct Schedule<'b> {
     shelf: Shelf,
     forced: BTreeSet<StageName>,
     slots: Semaphore,
+    preparing: Semaphore,
     stop: CancelWatch,
 }
 
@@ -61,15 +65,19 @@ impl Build {
             shelf: self.load_shelf()?,
             forced: self.forced(&stages)?,
             slots: Semaphore::new(self.options.parallel.unwrap_or(1).max(1)),
+            preparing: Semaphore::new(1),
             stop,
         };
-        let mut progress: BTreeMap<StageName, watch::Receiver<Progress>> = BTreeMap::new();
+        let mut lines: BTreeMap<StageName, Vec<watch::Receiver<Progress>>> = BTreeMap::new();
         let mut running = FuturesUnordered::new();
         for stage in &stages {
             let (sender, receiver) = watch::channel(Progress::Waiting);
-            let parent = stage.parent.as_ref().and_then(|parent| progress.get(parent)).cloned();
-            progress.insert(stage.name.clone(), receiver);
-            running.push(schedule.process(stage, parent, sender));
+            // Bottom to top.
+            let mut line: Vec<_> =
+                stage.parent.iter().filter_map(|parent| lines.get(parent)).flatten().cloned().collect();
+            running.push(schedule.process(stage, line.clone(), sender));
+            line.push(receiver);
+            lines.insert(stage.name.clone(), line);
         }
         let mut wish = self.cancel.clone();
         let mut first_error = None;
@@ -141,10 +149,14 @@ impl Schedule<'_> {
     async fn process(
         &self,
         stage: &Stage,
-        parent: Option<watch::Receiver<Progress>>,
+        ancestors: Vec<watch::Receiver<Progress>>,
         progress: watch::Sender<Progress>,
     ) -> Result<(), RunError> {
         let build = self.build;
+        if build.project.kinds.prepares_layers(&stage.kind) {
+            self.prepare_layers(stage, &ancestors).await?;
+        }
+        let parent = ancestors.last().cloned();
         let parent_saved = match self.parent_for(stage, parent.clone()).await? {
             Parent::Unsaved(trees) => {
                 return self.run_and_save(stage, self.changed(stage), trees, parent, progress).await;
@@ -180,6 +192,31 @@ impl Schedule<'_> {
         inputs.changes_since(&newest.inputs).into_iter().map(|change| change.input).collect()
     }
 
+    /// Has the layers beneath a stage prepared as they come. The last is left to the stage itself, which can begin by then.
+    async fn prepare_layers(
+        &self,
+        stage: &Stage,
+        ancestors: &[watch::Receiver<Progress>],
+    ) -> Result<(), RunError> {
+        let Some((_, below)) = ancestors.split_last() else { return Ok(()) };
+        let mut prepared = BTreeSet::new();
+        for ancestor in below {
+            let ancestor = saved(ancestor.clone()).await?;
+            let Some(layer) = ancestor.checkpoint.diff_ids().last().copied() else { continue };
+            // What an earlier run has made was prepared then, and need not lie in the engine.
+            if !ancestor.is_new || !prepared.insert(layer) {
+                continue;
+            }
+            // One at a time: what many compress at once needs memory that no slot stands for. The semaphore is never closed.
+            let _turn = self.preparing.acquire().await.map_err(|_| RunError::Cancelled)?;
+            // Who stops is told by the stage's own turn; stages that run now may still end well.
+            if self.stop_if_asked().is_ok() {
+                self.build.prepare_layer(stage, layer, self.stop.clone()).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for the parent as long as it can make a difference.
     async fn parent_for(
         &self,
@@ -191,10 +228,12 @@ impl Schedule<'_> {
             let inputs = stage_inputs(&self.build.project.pipeline, stage, &[], &self.build.context);
             self.shelf.could_hit(&self.build.project.pipeline, stage, &inputs)
         };
+        // What is prepared for a layer is found by the layer's identity.
+        let needs_layers = self.build.project.kinds.prepares_layers(&stage.kind);
         loop {
             match &*parent.borrow_and_update() {
                 Progress::Waiting => {}
-                Progress::Ran(_) if could_hit => {}
+                Progress::Ran(_) if could_hit || needs_layers => {}
                 Progress::Ran(trees) => return Ok(Parent::Unsaved(trees.clone())),
                 Progress::Saved(saved) => return Ok(Parent::Saved(Some(saved.clone()))),
             }
@@ -231,7 +270,7 @@ impl Schedule<'_> {
         };
         let (checkpoint, files) = build.save(stage, ran, parent.as_deref()).await?;
         let chain = build.chain(stage, parent.as_deref());
-        progress.send_replace(Progress::Saved(Arc::new(Saved { checkpoint, chain })));
+        progress.send_replace(Progress::Saved(Arc::new(Saved { checkpoint, chain, is_new: true })));
         build.count_artifacts(build.deliver(stage, &files)?);
         Ok(())
     }
@@ -259,7 +298,7 @@ impl Schedule<'_> {
         });
         build.count_artifacts(build.deliver(stage, &files)?);
         let chain = build.chain(stage, parent);
-        Ok(Some(Saved { checkpoint, chain }))
+        Ok(Some(Saved { checkpoint, chain, is_new: false }))
     }
 
     fn stop_if_asked(&self) -> Result<(), RunError> {

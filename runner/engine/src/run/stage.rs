@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use isokiln_core::digest::DiffId;
 use isokiln_core::event::Event;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Stage;
@@ -90,6 +91,15 @@ impl Build {
             tail,
         });
         RunError::Stage { stage: stage.name.clone(), cause, hint }
+    }
+
+    /// Has a stage's kind prepare a layer ahead of the stage. Whatever fails here fails again in the stage itself, where
+    /// it is told.
+    pub(super) async fn prepare_layer(&self, stage: &Stage, layer: DiffId, stop: CancelWatch) {
+        let spec = self.spec(stage, vec![Tree::Layer(layer)]);
+        if let Err(error) = self.sandbox.prepare_layer(spec, stop).await {
+            tracing::debug!("layer {} is not prepared for stage {}: {error}", layer.0.short(), stage.name);
+        }
     }
 
     fn spec(&self, stage: &Stage, trees: Vec<Tree>) -> StageSpec {

@@ -244,6 +244,10 @@ pub trait Sandbox: Send + Sync {
         cancel: CancelWatch,
     ) -> Result<StageEnd, SandboxError>;
 
+    /// Runs the script of the stage's kind for one layer, ahead of the stage itself and with what processor time is left.
+    /// The layer is the only one of the spec's trees; what the script leaves in the cache is what it is for.
+    async fn prepare_layer(&self, spec: StageSpec, cancel: CancelWatch) -> Result<(), SandboxError>;
+
     /// What a stage has changed: the tar of its overlay upper directory comes out of the flow.
     async fn capture(&self, run: &RunId, stage: &StageName) -> Result<Outflow, SandboxError>;
 

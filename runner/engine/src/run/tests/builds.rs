@@ -177,7 +177,7 @@ async fn a_stage_that_only_reads_adds_no_layer() {
     assert_eq!(layers["iso"], layers["base"]);
     assert_eq!(layers["after"].len(), 2);
     let after = bench.sandbox.specs().pop().unwrap();
-    assert_eq!(after.trees, [Tree::Work("base".parse().unwrap())]);
+    assert_eq!(after.trees, [Tree::Layer(layers["base"][0])]);
 }
 
 #[tokio::test]

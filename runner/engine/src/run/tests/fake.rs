@@ -27,6 +27,7 @@ pub(super) enum Point {
     Settle,
     RunStage,
     Dismissed,
+    PrepareLayer,
     Capture,
     Captured,
     Adopt,
@@ -36,6 +37,7 @@ pub(super) enum Point {
 }
 
 impl Point {
+    /// Those at which a failure ends the build; preparing a layer does not.
     pub(super) const ALL: [Self; 13] = [
         Self::Prepare,
         Self::KeepOnly,
@@ -342,6 +344,20 @@ impl Sandbox for FakeSandbox {
             artifacts: act.artifacts.into_iter().map(|(name, _)| name).collect(),
             free: act.free,
         })
+    }
+
+    async fn prepare_layer(&self, spec: StageSpec, mut cancel: CancelWatch) -> Result<(), SandboxError> {
+        let [tree @ Tree::Layer(layer)] = spec.trees.as_slice() else { return Err(refused("see one layer")) };
+        let subject = format!("{} {}", spec.stage, layer.0.short());
+        let failure = self.0.record(Point::PrepareLayer, &subject).await;
+        if !locked(&self.0.volume).holds(&spec.run, tree) {
+            return Err(refused(&format!("find {tree:?}")));
+        }
+        tokio::select! {
+            biased;
+            () = cancelled_now(&mut cancel) => Err(refused("go on")),
+            () = self.0.pass(Point::PrepareLayer, &subject) => failure.map_or(Ok(()), Err),
+        }
     }
 
     async fn capture(&self, run: &RunId, stage: &StageName) -> Result<Outflow, SandboxError> {

@@ -113,6 +113,7 @@ async fn whatever_the_sandbox_cannot_do_is_told_and_got_over_by_the_next_build()
             Point::Capture | Point::Captured => "what stage tweaks changed cannot be captured",
             Point::Adopt => "what stage tweaks changed cannot be kept in the engine",
             Point::Artifact | Point::Fetched => "the artifacts of stage iso cannot be stored",
+            Point::PrepareLayer => unreachable!("a failure that ends no build"),
         };
         assert_eq!(chain(failed.error()), format!("{words}: {point:?} failed in the engine: made to fail"));
         assert_eq!(failed.error().exit_code(), 3, "{point:?}");

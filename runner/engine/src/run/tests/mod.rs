@@ -7,5 +7,6 @@ mod damage;
 mod disk;
 mod fake;
 mod faults;
+mod layers;
 mod parallel;
 mod properties;

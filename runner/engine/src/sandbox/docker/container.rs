@@ -41,6 +41,8 @@ pub(super) struct ContainerSpec {
     pub(super) shared: Option<(String, String)>,
     pub(super) devices: Vec<String>,
     pub(super) host_processes: bool,
+    /// Whether it only gets what processor time others leave.
+    pub(super) yields: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +71,7 @@ impl ContainerSpec {
             shared: None,
             devices: Vec::new(),
             host_processes: false,
+            yields: false,
         }
     }
 
@@ -101,6 +104,8 @@ impl ContainerSpec {
             // The engine's default driver would write everything that a container prints to its disk.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             nano_cpus: limits.and_then(|limits| limits.cpus).map(|cpus| (cpus * 1e9) as i64),
+            // The least weight that there is; others have 1024.
+            cpu_shares: self.yields.then_some(2),
             memory,
             memory_swap: memory,
             pid_mode: self.host_processes.then(|| "host".to_owned()),

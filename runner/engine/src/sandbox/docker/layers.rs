@@ -41,6 +41,10 @@ impl Sandbox for DockerSandbox {
         self.run_stage_container(spec, output, cancel).await
     }
 
+    async fn prepare_layer(&self, spec: StageSpec, cancel: CancelWatch) -> Result<(), SandboxError> {
+        self.run_layer_container(spec, cancel).await
+    }
+
     async fn capture(&self, run: &RunId, stage: &StageName) -> Result<Outflow, SandboxError> {
         self.carry_out(&["capture", &work(run, stage)], "capturing what the stage changed").await
     }

@@ -48,6 +48,8 @@ const COUNTING: Duration = Duration::from_millis(250);
 /// seen to stay open).
 const LAG: Duration = Duration::from_millis(30);
 const GRACE: Duration = Duration::from_secs(3);
+/// Bytes of what preparing a layer printed that are told when it fails.
+const LAST_WORDS: usize = 2000;
 /// Status of a container whose leash was let go of (`images/stage/leash`).
 const LET_GO: i64 = 129;
 
@@ -87,6 +89,41 @@ impl DockerSandbox {
         }
     }
 
+    /// As a stage's container, but for one layer: without a root file system, an audience or a claim to processors.
+    pub(super) async fn run_layer_container(
+        &self,
+        spec: StageSpec,
+        cancel: CancelWatch,
+    ) -> Result<(), SandboxError> {
+        let mut container = self.stage_container(&spec).await?;
+        // No stage can be called so.
+        container.purpose = format!("{}.LAYER", spec.stage);
+        container.yields = true;
+        container.environment.push(("ISOKILN_ONLY_LAYERS".to_owned(), "yes".to_owned()));
+        let container = Container::create(&self.engine, &container).await?;
+        let (output, mut printed) = mpsc::channel(1);
+        let following = self.follow(&container, &spec, output, cancel);
+        let last_words = async {
+            let mut last = Vec::new();
+            while let Some(output) = printed.recv().await {
+                if let StageOutput::Log(bytes) = output {
+                    last.extend_from_slice(&bytes);
+                    last.drain(..last.len().saturating_sub(LAST_WORDS));
+                }
+            }
+            String::from_utf8_lossy(&last).into_owned()
+        };
+        let (ended, last_words) = tokio::join!(following, last_words);
+        container.remove().await?;
+        match ended?.exit {
+            StageExit::Status(0) => Ok(()),
+            exit => {
+                let what = format!("preparing a layer for stage {}", spec.stage);
+                Err(SandboxError::Helper { what, reason: format!("{exit:?}: {last_words}") })
+            }
+        }
+    }
+
     async fn stage_container(&self, spec: &StageSpec) -> Result<ContainerSpec, SandboxError> {
         let mut container =
             ContainerSpec::new(&self.image, &self.run, spec.stage.as_str(), &["/isokiln/lib/stage"]);
@@ -121,7 +158,8 @@ impl DockerSandbox {
             (word("LC_ALL"), word("C.UTF-8")),
             (word("TZ"), word("UTC")),
         ];
-        container.environment.extend(spec.environment.clone());
+        let own = |name: &str| name.starts_with("ISOKILN_") && name != "ISOKILN_ENVIRONMENT";
+        container.environment.extend(spec.environment.clone().into_iter().filter(|(name, _)| !own(name)));
         Ok(container)
     }
 

@@ -183,23 +183,29 @@ _hold_initramfs() {
 #!/bin/sh
 case " $* " in *" -d "*) exec /usr/sbin/update-initramfs "$@" ;; esac
 echo "update-initramfs $*: when the stage ends"
-echo "$*" >>/run/isokiln/initramfs-wanted
+echo " $* " >>/run/isokiln/initramfs-wanted
 STUB
     chmod 755 "$ROOTFS/run/isokiln/update-initramfs"
 }
 
-# want_initramfs: an initramfs for each kernel is made when the kind's script has ended.
-want_initramfs() { echo "$STAGE" >>"$ROOTFS/run/isokiln/initramfs-wanted"; }
+# forgo_initramfs: what update-initramfs was asked for so far is not made.
+forgo_initramfs() { rm -f "$ROOTFS/run/isokiln/initramfs-wanted"; }
 
+# Updates what there is, and makes what there is not if somebody asked for a new one.
 _make_initramfs() {
-    local kernel version action
-    [[ -s $ROOTFS/run/isokiln/initramfs-wanted && -x $ROOTFS/usr/sbin/update-initramfs ]] || return 0
+    local wanted=$ROOTFS/run/isokiln/initramfs-wanted kernel version action
+    [[ -s $wanted && -x $ROOTFS/usr/sbin/update-initramfs ]] || return 0
     for kernel in "$ROOTFS"/boot/vmlinuz-*; do
         [[ -e $kernel ]] || continue
         version=${kernel##*/vmlinuz-}
+        if [[ -e $ROOTFS/boot/initrd.img-$version ]]; then
+            action=-u
+        elif grep -q -e ' -c ' "$wanted"; then
+            action=-c
+        else
+            continue
+        fi
         progress "making the initramfs"
-        action=-c
-        [[ ! -e $ROOTFS/boot/initrd.img-$version ]] || action=-u
         in_rootfs /usr/sbin/update-initramfs "$action" -k "$version" ||
             fail "the initramfs for kernel $version could not be made" "the stage's log has the whole story"
     done

@@ -4,6 +4,7 @@
 //! The tests need a container engine and the builder image; `./test.sh` installs and starts what is
 //! missing. They use the release binary, which is built first if need be.
 
+pub mod by_hand;
 pub mod corpus;
 mod engine;
 mod forwarder;

@@ -340,7 +340,15 @@ fn every_kind_of_the_ubuntu_edition_does_its_work() {
         .expect_code(0)
         .says("driver bcmwl-kernel-source could not be built for 6.8.0-31-generic")
         .says("the system is AILinux 1.0 now")
-        .says("8 stages run");
+        .says("9 stages run");
+    let log = |stage: &str| {
+        let artifact = project.artifact("ailinux-ubuntu.iso");
+        fs::read_to_string(artifact.with_file_name("../stages").join(stage).join("log")).expect("a log")
+    };
+    for stage in ["live", "branding", "calamares"] {
+        assert!(!log(stage).contains("update-initramfs: Generating"), "{}", log(stage));
+    }
+    assert_eq!(log("initramfs").matches("update-initramfs: Generating").count(), 1, "{}", log("initramfs"));
 
     // What the ISO holds, listed and read by the builder image.
     let look = r#"

@@ -519,5 +519,5 @@ fn editions_of_ailinux_share_their_first_stages() {
     };
     let (whole, installer) = (stages("ailinux.toml"), stages("ailinux-installer-only.toml"));
     assert_eq!(whole[..5], installer[..5], "what is written alike has the same key");
-    assert!(whole[4].contains("uses = \"network\""), "{}", whole[4]);
+    assert!(whole[4].contains("uses = \"branding\""), "{}", whole[4]);
 }

@@ -157,6 +157,6 @@ fun ask_nothing() { message.SetImage(Image.Text("", 1, 1, 1)); }
 Plymouth.SetDisplayNormalFunction(ask_nothing);
 SCRIPT
     in_rootfs plymouth-set-default-theme "$id" || fail "Plymouth does not take the theme" "the stage's log has the whole story"
-    want_initramfs
+    in_rootfs update-initramfs -u -k all
 fi
 note "the system is $name $version now"

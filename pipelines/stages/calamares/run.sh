@@ -24,20 +24,21 @@ apt_install calamares qml6-module-qtquick qml6-module-qtquick-controls qml6-modu
     dosfstools e2fsprogs btrfs-progs xfsprogs ntfs-3g cryptsetup cryptsetup-initramfs rsync squashfs-tools efibootmgr \
     mokutil grub2-common grub-pc-bin grub-efi-amd64-bin grub-efi-amd64-signed shim-signed pkexec polkitd \
     x11-xserver-utils console-setup wmctrl
-waiting=$ROOTFS/usr/share/isokiln/boot-loaders
-mkdir -p "$waiting"/{bios,uefi}
+# fetch FOLDER PACKAGE: leaves a package there, with all that it needs and the system has not.
 fetch() {
-    local folder=$1
-    shift
-    progress "fetching boot loaders for $folder"
-    in_rootfs sh -c 'cd "$0" && apt-get -o APT::Sandbox::User=root download "$@"' \
-        "/usr/share/isokiln/boot-loaders/$folder" "$@" ||
-        fail "the boot loaders for $folder cannot be fetched" "the stage's log has the whole story"
+    local folder=/usr/share/isokiln/boot-loaders/$1
+    progress "fetching the boot loader for $1"
+    mkdir -p "$ROOTFS$folder/partial"
+    apt install --download-only -o Dir::Cache::archives="$folder" "$2" ||
+        fail "the boot loader for $1 cannot be fetched" "the stage's log has the whole story"
+    rm -rf "$ROOTFS$folder"/{partial,lock}
 }
 fetch bios grub-pc
 fetch uefi grub-efi-amd64
 record_packages /isokiln/packages-after.tsv
 comm -13 "$before" /isokiln/packages-after.tsv >"$ARTIFACTS/$STAGE.packages.tsv"
+# Calamares' list of what to remove may name only what is there.
+mapfile -t surplus < <(printf '%s\n' "${live[@]}" "${more[@]}" | sort | comm -12 - <(cut -f1 /isokiln/packages-after.tsv | sort))
 
 # --- looks --------------------------------------------------------------------------------------
 brand=$ROOTFS/usr/share/isokiln/brand
@@ -79,7 +80,7 @@ strings:
 images:
     productIcon: "mark.png"
     productLogo: "mark.png"
-    productWelcome: "logo.png"
+    productWelcome: "mark.png"
 style:
     SidebarBackground: "$background"
     SidebarText: "$text"
@@ -241,7 +242,7 @@ sudoersConfigureWithGroup: true
 setRootPassword: false
 doAutologin: false
 doReusePassword: false
-passwordRequirements: { nonempty: true }
+passwordRequirements: { minLength: 1 }
 allowWeakPasswords: false
 user: { shell: /bin/bash, forbidden_names: [ root ] }
 hostname: { location: EtcFile, writeHostsFile: true, template: "${first}-${product}" }
@@ -263,7 +264,7 @@ skip_if_no_internet: false
 update_db: false
 update_system: false
 operations:
-    - try_remove: [ $(printf '"%s", ' "${live[@]}" "${more[@]}" | sed 's/, $//') ]
+    - try_remove: [ $(printf '"%s", ' "${surplus[@]}" | sed 's/, $//') ]
 YAML
 module grubcfg <<'YAML'
 ---
@@ -285,7 +286,7 @@ YAML
 module initramfs <<'YAML'
 ---
 kernel: "all"
-be_unsafe: true
+be_unsafe: false
 YAML
 module finished <<'YAML'
 ---

@@ -41,7 +41,8 @@ esac
 # The newest kernel that has an initramfs.
 version=$(cd "$ROOTFS/boot" && ls vmlinuz-* 2>/dev/null | sed 's/^vmlinuz-//' | sort -V | tail -n 1) || true
 [[ $version ]] || fail "the root file system holds no kernel" "add a stage with uses = \"live\" before this one"
-[[ -s $ROOTFS/boot/initrd.img-$version ]] || fail "kernel $version has no initramfs" "add a stage with uses = \"live\" before this one"
+[[ -s $ROOTFS/boot/initrd.img-$version ]] || fail "kernel $version has no initramfs" \
+    "add a stage with uses = \"live\" before this one, or where that has initramfs = false, one with run = \"update-initramfs -c -k all\""
 mkdir -p "$tree"/{$live,isolinux,boot/grub,EFI/BOOT,.disk}
 cp "$ROOTFS/boot/vmlinuz-$version" "$tree/$live/vmlinuz"
 cp "$ROOTFS/boot/initrd.img-$version" "$tree/$live/initrd.img"

@@ -77,5 +77,5 @@ case $DISTRIBUTION in
         ;;
 esac
 
-want_initramfs
+if enabled initramfs; then in_rootfs update-initramfs -c -k all; else forgo_initramfs; fi
 note "$(wc -l <"$ARTIFACTS/$STAGE.packages.tsv") packages installed"

@@ -15,6 +15,6 @@ for tree in "$ROOTFS"/usr/lib/modules/*; do
         sed "s|^|$ROOTFS|" | xargs --delimiter='\n' rm
     find "$tree/kernel" -type d -empty -delete
     in_rootfs depmod "$version"
-    in_rootfs update-initramfs -u -k "$version"
+    in_rootfs update-initramfs -c -k "$version"
     note "$(wc -l </isokiln/keep) modules kept"
 done

@@ -1,0 +1,145 @@
+//! Installs the system of an ISO with its Calamares, as a person does, and starts the disk: see docs/boot-tests.md.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use isokiln_tests::by_hand::{Firmware, Machine, Medium};
+
+/// Install an ISO's system onto an empty disk, by keyboard and mouse, and see whether the disk starts
+#[derive(Parser)]
+struct Arguments {
+    /// An ISO with LXQt and Calamares, as pipelines/ailinux.toml makes it
+    iso: PathBuf,
+    /// What the machine begins with
+    #[arg(long, value_enum, default_value = "bios")]
+    firmware: FirmwareName,
+    /// Where the disk, the pictures and Calamares' log are left; emptied before
+    #[arg(long, value_name = "FOLDER", default_value = "target/install")]
+    folder: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FirmwareName {
+    Bios,
+    Uefi,
+    SecureBoot,
+}
+
+/// Minutes that the copying may take where QEMU translates.
+const COPYING: u64 = 40;
+
+/// What must be so in the installed system, as a test of its shell, by what it means.
+const INSTALLED: [(&str, &str); 9] = [
+    ("the root file system is on the disk", "findmnt --noheadings --output SOURCE / | grep -q ^/dev/vda"),
+    ("the user is there, with a password", "getent shadow adal | cut -d: -f2 | grep -q '^[$]'"),
+    ("the user may become root", "id --name --groups adal | grep -qw sudo"),
+    ("no user of the live system is left", "! id ailinux 2>/dev/null"),
+    ("Calamares is gone", "! command -v calamares && ! test -e /usr/share/isokiln/boot-loaders"),
+    ("the live boot scripts are gone", "! dpkg --list 'live-boot*' 2>/dev/null | grep -q ^ii"),
+    ("the boot loader is a package's", "dpkg --list grub-pc grub-efi-amd64 2>/dev/null | grep -q ^ii"),
+    ("its initramfs can be made anew", "update-initramfs -u"),
+    ("no unit has failed", "test -z \"$(systemctl --failed --quiet --no-legend)\""),
+];
+
+fn main() -> Result<ExitCode, String> {
+    let arguments = Arguments::parse();
+    let firmware = match arguments.firmware {
+        FirmwareName::Bios => Firmware::Bios,
+        FirmwareName::Uefi => Firmware::Uefi { secure_boot: false },
+        FirmwareName::SecureBoot => Firmware::Uefi { secure_boot: true },
+    };
+    let folder = &arguments.folder;
+    let io = |error: std::io::Error| format!("{}: {error}", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(io)?;
+    }
+    fs::create_dir_all(folder).map_err(io)?;
+    let folder = folder.canonicalize().map_err(io)?;
+    let iso =
+        arguments.iso.canonicalize().map_err(|error| format!("{}: {error}", arguments.iso.display()))?;
+    let started = Instant::now();
+    let say = |what: &str| println!("{:5} s  {what}", started.elapsed().as_secs());
+
+    let mut live = Machine::start(&folder, firmware, &Medium::Iso(&iso))?;
+    live.wait("the live desktop is there", 600, "pgrep -u 1000 lxqt-panel && pgrep -u 1000 pcmanfm-qt")?;
+    live.rest()?;
+    live.picture("1-desktop")?;
+    say("the live desktop is there");
+    install(&mut live, &say)?;
+    fs::write(folder.join("session.log"), live.shell("cat /root/.cache/calamares/session.log")?.1)
+        .map_err(io)?;
+    live.shell("sync")?;
+    live.end()?;
+
+    let mut disk = Machine::start(&folder, firmware, &Medium::Disk)?;
+    disk.wait("the installed system's login is there", 600, "systemctl is-active display-manager")?;
+    disk.wait("it has started", 300, "systemctl is-system-running --wait | grep -q -e running -e degraded")?;
+    disk.rest()?;
+    disk.picture("9-installed")?;
+    say("the installed system has started");
+    let mut is_good = true;
+    let firmware_is = match firmware {
+        Firmware::Bios => ("it was started by BIOS", "! test -e /sys/firmware/efi"),
+        Firmware::Uefi { secure_boot: false } => ("it was started by UEFI", "test -e /sys/firmware/efi"),
+        Firmware::Uefi { secure_boot: true } => ("Secure Boot is on", "mokutil --sb-state | grep -q enabled"),
+    };
+    for (what, test) in [firmware_is].iter().chain(&INSTALLED) {
+        let (status, said) = disk.shell(test)?;
+        say(&format!("{} {what}", if status == 0 { "PASS" } else { "FAIL" }));
+        if status != 0 {
+            is_good = false;
+            println!("{said}");
+        }
+    }
+    disk.end()?;
+    println!("{}", folder.display());
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Goes through the pages of Calamares, and waits until it is done.
+fn install(live: &mut Machine, say: &dyn Fn(&str)) -> Result<(), String> {
+    // The icon in the corner of the desktop.
+    live.click(68, 50, 2)?;
+    live.wait("Calamares has opened", 180, "grep -q 'requirement.*root' /root/.cache/calamares/session.log")?;
+    live.rest()?;
+    live.picture("2-welcome")?;
+    for page in ["3-location", "4-keyboard", "5-partitions"] {
+        live.turn_page(&["alt", "n"])?;
+        live.picture(page)?;
+    }
+    // "Erase disk", within the window.
+    let (x, y) = live.window("Installer")?;
+    live.click(x + 184, y + 63, 1)?;
+    live.rest()?;
+    live.turn_page(&["alt", "n"])?;
+    // The name gives the login's and the computer's. From there, four times Tab is the password.
+    live.write("Ada Live")?;
+    for _ in 0..3 {
+        live.press(&["tab"])?;
+    }
+    live.write("kiln pass")?;
+    live.press(&["tab"])?;
+    live.write("kiln pass")?;
+    live.rest()?;
+    live.picture("6-users")?;
+    live.turn_page(&["alt", "n"])?;
+    live.picture("7-summary")?;
+    live.turn_page(&["alt", "i"])?;
+    live.wait("the disk is being written", 120, "grep -q 'Starting job' /root/.cache/calamares/session.log")?;
+    say("installing");
+    let done =
+        "grep -q -e 'Starting job .umount.' -e 'nstallation failed' /root/.cache/calamares/session.log";
+    live.wait("the installation is done", COPYING * 60, done)?;
+    std::thread::sleep(Duration::from_secs(10));
+    live.rest()?;
+    live.picture("8-done")?;
+    let (failed, _) = live.shell("! grep 'nstallation failed' /root/.cache/calamares/session.log")?;
+    if failed != 0 {
+        return Err("Calamares says that the installation failed: see 8-done.png".to_owned());
+    }
+    say("installed");
+    Ok(())
+}

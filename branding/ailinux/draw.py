@@ -134,7 +134,7 @@ def scene(name, width, height, seed, count, quiet, lockup_at=None):
 def main():
     write("mark", 256, 256, MARK)
     write("logo", 640, 200, lockup(320, 100, 1.0))
-    scene("wallpaper", 1920, 1080, 7, 64, (-1, 0.3, 0.46, 0.72), (430, 560, 1.0))
+    scene("wallpaper", 1920, 1080, 7, 64, (-1, 0.3, 0.55, 0.72), (650, 560, 1.0))  # whole also on screens of 4:3
     scene("grub", 1920, 1080, 7, 64, (0.2, 0, 0.8, 0.9), (960, 200, 1.0))
     scene("isolinux", 640, 480, 11, 26, (0.12, 0, 0.88, 0.8), (320, 80, 0.5))
 

@@ -11,12 +11,19 @@ load() {
     return 1
 }
 
+# Under Secure Boot the kernel takes no module that nobody has signed.
+locked=
+grep -qsF -e '[integrity]' -e '[confidentiality]' /sys/kernel/security/lockdown && locked=yes
+refuses() { [ "$locked" ] && [ -z "$(modinfo --field=signer "$1")" ]; }
+
 # WLAN drivers are what needs cfg80211, directly or through mac80211, wherever it lies.
 drivers=$(sed -n 's|^\([^:]*\):.*/cfg80211\.ko.*|\1|p' "$modules/modules.dep" |
     sed 's|.*/||; s|\.ko.*||; y/-/_/' | sort -u | grep -vx -e mac80211 -e mac80211_hwsim)
 for module in $drivers; do
     if why=$(load "$module"); then
         echo "loaded $module"
+    elif refuses "$module"; then
+        echo "unsigned $module"
     else
         echo "broken $module: $why"
     fi

@@ -1,5 +1,5 @@
 //! Figures of speed and memory, printed as the tables of docs/figures.md: `cargo bench -p isokiln-tests`, or
-//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `boots`.
+//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `boots`, `desktop`.
 //!
 //! Machines are noisy, so what is compared runs in turns, in one run, and ratios are taken turn by turn.
 
@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use isokiln_tests::corpus::{Table, Workshop};
 use isokiln_tests::{Project, repository};
 use serde_json::Value;
@@ -19,7 +21,8 @@ const BOOT_TURNS: usize = 7;
 
 fn main() {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let all: [(&str, fn()); 3] = [("layers", layers), ("minimal", minimal), ("boots", boots)];
+    let all: [(&str, fn()); 4] =
+        [("layers", layers), ("minimal", minimal), ("boots", boots), ("desktop", desktop)];
     for (name, measure) in all {
         if wanted.is_empty() || wanted.iter().any(|one| one == name) {
             measure();
@@ -89,35 +92,79 @@ fn minimal() {
     println!("| plan, median | {:.2} |", median(plans));
 }
 
-/// Boots of the corpus' `trixie` under test, in turns with the same machine started by its reproduce.sh, which
-/// nobody watches but for what systemd says on the serial port.
+/// Boots under test, in turns with the same machine that nobody watches.
+struct Boots {
+    /// Case of the corpus.
+    case: &'static str,
+    profiles: &'static [&'static str],
+    options: &'static [&'static str],
+    turns: usize,
+    /// Makes the script that starts the machine one that does by itself what the checks wait for.
+    alone: fn(&str) -> String,
+    /// Whether a line of the serial port says that it is done.
+    is_done: fn(&str) -> bool,
+}
+
+/// The corpus' `trixie` until systemd has reached what the check of the boot asks for.
 fn boots() {
+    time(&Boots {
+        case: "trixie",
+        profiles: &["bios-cd", "uefi-cd"],
+        options: &["--check=boot"],
+        turns: BOOT_TURNS,
+        alone: str::to_owned,
+        is_done: |line| line.contains("multi-user.target") && line.contains("Reached target"),
+    });
+}
+
+/// The desktop edition until the last of its checks has been answered; by itself, the guest runs the same checks.
+fn desktop() {
+    time(&Boots {
+        case: "ailinux",
+        profiles: &["bios-cd"],
+        options: &[
+            "--memory=4GiB",
+            "--check=boot",
+            "--check=no-failed-units",
+            "--check=network-manager",
+            "--check=wlan",
+            "--check=calamares",
+        ],
+        turns: TURNS,
+        alone: checks_itself,
+        is_done: |line| line.contains("checked by itself: 0"),
+    });
+}
+
+fn time(boots: &Boots) {
     let table = Table::of_repository().expect("the corpus");
     let workshop = Workshop::open(&table, &repository().join("target/corpus")).expect("a folder");
-    let iso = workshop.iso(table.case("trixie").expect("the case")).expect("the ISO");
+    let iso = workshop.iso(table.case(boots.case).expect("the case")).expect("the ISO");
     println!("| boot | by itself | verdict | ratio | whole command |");
     println!("| --- | --- | --- | --- | --- |");
-    for profile in ["bios-cd", "uefi-cd"] {
+    for profile in boots.profiles {
         let project = Project::tiny("");
         let path = iso.to_str().expect("UTF-8");
         let test = || {
-            let tested =
-                project.isokiln(&["test", path, "--profile", profile, "--check", "boot"]).expect_code(0);
+            let arguments = [&["test", path, "--profile", profile], boots.options].concat();
+            let tested = project.isokiln(&arguments).expect_code(0);
             let run = project.runs().into_iter().max().expect("a run");
-            let folder = project.home().join("runs").join(run).join("boot/trixie").join(profile);
+            let folder = project.home().join("runs").join(run).join("boot").join(boots.case).join(profile);
             (tested.time.as_secs_f64(), folder)
         };
         // The first finds out what the machine can do, and leaves the script.
         let (_, folder) = test();
-        let script = by_itself(&folder);
+        let script = (boots.alone)(&by_itself(&folder));
+        let alone = || time_by_itself(&script, &iso, boots.is_done);
         let (mut alones, mut verdicts, mut commands) = (vec![], vec![], vec![]);
-        for turn in 0..BOOT_TURNS {
-            let alone_first = (turn % 2 == 0).then(|| time_by_itself(&script, &iso));
+        for turn in 0..boots.turns {
+            let alone_first = (turn % 2 == 0).then(alone);
             let (command, folder) = test();
-            let alone = alone_first.unwrap_or_else(|| time_by_itself(&script, &iso));
+            let alone = alone_first.unwrap_or_else(alone);
             let text = fs::read_to_string(folder.join("report.json")).expect("a report");
             let report: Value = serde_json::from_str(&text).expect("JSON");
-            let verdict = report["checks"][0]["seconds"].as_f64().expect("seconds");
+            let checks = report["checks"].as_array().expect("checks").iter();
+            let verdict = checks.filter_map(|check| check["seconds"].as_f64()).fold(0.0, f64::max);
             println!(
                 "| {profile} | {alone:.1} s | {verdict:.1} s | {:.3} | {command:.1} s |",
                 verdict / alone
@@ -139,13 +186,58 @@ fn boots() {
 /// The script that starts a test's machine, made to say when QEMU starts.
 fn by_itself(folder: &Path) -> String {
     let script = fs::read_to_string(folder.join("reproduce.sh")).expect("the script");
-    let says = script.replacen("\nexec qemu-system", "\necho QEMU starts\nexec qemu-system", 1);
-    assert_ne!(says, script, "the script starts QEMU elsewhere");
-    says
+    replaced(&script, "\nexec qemu-system", "\necho QEMU starts\nexec qemu-system")
 }
 
-/// Seconds from QEMU's start until systemd has reached what the check of the boot asks for.
-fn time_by_itself(script: &str, iso: &Path) -> f64 {
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    let changed = text.replacen(from, to, 1);
+    assert_ne!(changed, text, "there is no {from:?} in the script");
+    changed
+}
+
+/// The unit that stands in for the probe's: its script comes by fw_cfg, since SMBIOS strings are small.
+const ALONE: &str = "[Unit]\nDefaultDependencies=no\nAfter=systemd-udevd.service\n\
+    ConditionPathExists=!/etc/initrd-release\n[Service]\nStandardOutput=null\n\
+    ExecStart=/bin/sh -c 'modprobe qemu_fw_cfg; exec sh /sys/firmware/qemu_fw_cfg/by_name/opt/org.isokiln/checks/raw'\n";
+
+/// Has the guest ask itself what the desktop's checks ask, as often as it likes, and say on the serial port when the last
+/// has been answered.
+fn checks_itself(script: &str) -> String {
+    let source =
+        |path: &str| fs::read_to_string(repository().join(path)).expect("a source of the repository");
+    let data = |name: &str| {
+        let check: toml::Table = source(&format!("qemu/checks/{name}.toml")).parse().expect("a check");
+        check["script"].as_str().expect("a script").to_owned()
+    };
+    let connected = "nmcli --terse --fields STATE device | grep -qx connected || exit 2\n";
+    let checks = [
+        "timeout 600 systemctl is-system-running --wait\n".to_owned(),
+        data("no-failed-units"),
+        connected.to_owned(),
+        source("qemu/probe/wlan.sh"),
+        source("qemu/probe/graphical.sh") + &data("calamares"),
+    ];
+    let mut work = "mkdir -p /run/isokiln-probe\ncd /run/isokiln-probe\n".to_owned();
+    for check in &checks {
+        work += &format!("cat >check <<'END-OF-CHECK'\n{check}END-OF-CHECK\n");
+        work += "while sh check >said 2>&1; status=$?; [ $status = 2 ]; do sleep 1; done\n";
+        work +=
+            "[ $status = 0 ] || { cat check said; echo \"checked by itself: $status\"; exit; } >/dev/ttyS0\n";
+    }
+    work += "echo \"checked by itself: 0\" >/dev/ttyS0\n";
+
+    let unit = "systemd.extra-unit.isokiln-probe.service=";
+    let (before, behind) = script.split_once(unit).expect("the probe's unit");
+    let (_, behind) = behind.split_once('\'').expect("the end of an argument");
+    let script = format!("{before}{unit}{}'{behind}", STANDARD.encode(ALONE));
+    let carried = format!("\necho {} | base64 -d >/tmp/machine/checks\necho QEMU", STANDARD.encode(work));
+    let script = replaced(&script, "\necho QEMU", &carried);
+    let option = "  -fw_cfg name=opt/org.isokiln/checks,file=/tmp/machine/checks \\\n  $vnc";
+    replaced(&script, "  $vnc", option)
+}
+
+/// Seconds from QEMU's start until the serial port says that it is done.
+fn time_by_itself(script: &str, iso: &Path, is_done: fn(&str) -> bool) -> f64 {
     let mut command = Command::new("sh");
     command.args(["-c", script, "reproduce.sh"]).arg(iso);
     let mut machine =
@@ -158,11 +250,12 @@ fn time_by_itself(script: &str, iso: &Path) -> f64 {
         if line.contains("QEMU starts") {
             start = Some(Instant::now());
         }
-        if seconds.is_none() && line.contains("multi-user.target") && line.contains("Reached target") {
+        if seconds.is_none() && is_done(&line) {
             seconds = start.map(|start: Instant| start.elapsed().as_secs_f64());
             // Ctrl-A X ends QEMU, and with it the output.
             std::io::Write::write_all(&mut stdin, b"\x01x").expect("QEMU listens");
         }
+        assert!(seconds.is_some() || !line.contains("checked by itself"), "a check does not hold: {line}");
     }
     machine.wait().expect("its end");
     seconds.expect("the machine comes up")

@@ -5,10 +5,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::builder_image;
@@ -36,6 +38,8 @@ pub enum Medium<'a> {
 
 /// Width and height of the screen, in dots.
 const SCREEN: (u32, u32) = (1024, 768);
+/// Bytes of the PNG of a screen that shows a desktop; a black one with a pointer takes three thousand.
+const DRAWN: usize = 30_000;
 /// What the screen shows is looked at so often.
 const LOOK: Duration = Duration::from_secs(2);
 /// The unit that offers the shell, given as a system credential.
@@ -47,7 +51,8 @@ const WANTS_SHELL: &str = "[Unit]\nWants=by-hand.service\n";
 /// folder, where `disk.qcow2` is made if it is not there.
 pub struct Machine {
     folder: PathBuf,
-    container: String,
+    /// QEMU ends when its standard input does, however this program ends.
+    container: Child,
     qmp: BufReader<UnixStream>,
     shell: UnixStream,
     marks: u32,
@@ -58,9 +63,8 @@ type Done<T = ()> = Result<T, String>;
 impl Machine {
     /// Starts it, with 4 GiB of memory and no network.
     pub fn start(folder: &Path, firmware: Firmware, medium: &Medium<'_>) -> Done<Self> {
-        let container = format!("isokiln-by-hand-{}", std::process::id());
         let mut docker = Command::new("docker");
-        docker.args(["run", "--rm", "--detach", "--network=none", "--name", &container]);
+        docker.args(["run", "--rm", "--interactive", "--network=none"]);
         docker.arg(format!("--volume={}:/machine", folder.display()));
         let mut args: Vec<String> = Vec::new();
         let mut prepare =
@@ -100,15 +104,16 @@ impl Machine {
         for (name, text) in
             [("extra-unit.by-hand.service", SHELL), ("unit-dropin.multi-user.target", WANTS_SHELL)]
         {
-            let text = encoded(text)?;
+            let text = STANDARD.encode(text);
             add(&format!("-smbios type=11,value=io.systemd.credential.binary:systemd.{name}={text}"));
         }
-        let script = format!("{prepare}; exec qemu-system-x86_64 \"$@\"");
+        let script = format!(
+            "{prepare}; exec 3<&0; qemu-system-x86_64 \"$@\" & qemu=$!; (cat <&3; kill $qemu) & wait $qemu"
+        );
         docker.args([builder_image(), "bash", "-euc", &script, "bash"]).args(&args);
-        let started = docker.output().map_err(|error| format!("docker: {error}"))?;
-        if !started.status.success() {
-            return Err(String::from_utf8_lossy(&started.stderr).into_owned());
-        }
+        let log = fs::File::create(folder.join("qemu.log")).map_err(|error| format!("qemu.log: {error}"))?;
+        docker.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        let mut container = docker.spawn().map_err(|error| format!("docker: {error}"))?;
         let connect = |name: &str| {
             let since = Instant::now();
             loop {
@@ -122,7 +127,10 @@ impl Machine {
             }
         };
         let connected = connect("qmp.sock").and_then(|qmp| Ok((qmp, connect("shell.sock")?)));
-        let (qmp, shell) = connected.inspect_err(|_| remove(&container))?;
+        let (qmp, shell) = connected.map_err(|error| {
+            end(&mut container);
+            format!("{error}; see {}", folder.join("qemu.log").display())
+        })?;
         let mut machine =
             Self { folder: folder.to_owned(), container, qmp: BufReader::new(qmp), shell, marks: 0 };
         machine.read_qmp()?;
@@ -165,6 +173,18 @@ impl Machine {
     /// Leaves a picture of the screen.
     pub fn picture(&mut self, name: &str) -> Done {
         self.screen(name).map(drop)
+    }
+
+    /// Waits until the screen shows a desktop; a session's programs run long before they draw.
+    pub fn is_drawn(&mut self, seconds: u64) -> Done {
+        let since = Instant::now();
+        while self.screen("now")?.len() < DRAWN {
+            if since.elapsed() > Duration::from_secs(seconds) {
+                return Err(format!("nothing is drawn in {seconds} s: see now.png"));
+            }
+            sleep(LOOK);
+        }
+        self.rest()
     }
 
     /// Waits until the screen shows the same for a while.
@@ -300,18 +320,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        remove(&self.container);
+        end(&mut self.container);
     }
 }
 
-fn remove(container: &str) {
+fn end(container: &mut Child) {
+    drop(container.stdin.take());
     // It may have gone by itself.
-    drop(Command::new("docker").args(["rm", "--force", container]).output());
-}
-
-/// In base64, by the command.
-fn encoded(text: &str) -> Done<String> {
-    let script = format!("printf %s '{text}' | base64 --wrap=0");
-    let output = Command::new("sh").args(["-c", &script]).output().map_err(|error| format!("sh: {error}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    drop(container.wait());
 }

@@ -38,9 +38,12 @@ except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
 known = {"id", "name", "version", "tagline", "home", "colours", "images"}
 for key in brand.keys() - known:
     wrong(f"brand.toml: there is no \"{key}\"", "it knows " + ", ".join(sorted(known)))
-for key in ("id", "name", "version"):
-    if not isinstance(brand.get(key), str) or not brand[key] or re.search(r"[\x00-\x1f\"'\\$`]", brand[key]):
-        wrong(f"brand.toml: {key} is needed, without quotes and control characters", f"write {key} = \"…\"")
+for key in ("id", "name", "version", "tagline", "home"):
+    text = brand.get(key, "" if key in ("tagline", "home") else None)
+    if not isinstance(text, str) or not text and key in ("id", "name", "version"):
+        wrong(f"brand.toml: {key} is needed", f"write {key} = \"…\"")
+    if re.search(r"[\x00-\x1f\"'\\$`]", text):
+        wrong(f"brand.toml: {key} holds quotes, '\\', '$' or control characters", "it goes into files of many formats; leave them out")
 if not re.fullmatch(r"[a-z][a-z0-9._-]{0,31}", brand["id"]):
     wrong(f"brand.toml: id \"{brand['id']}\" is not valid", "use lower-case letters, digits, '.', '_' and '-'")
 for group, wanted in (("colours", COLOURS), ("images", SIZES)):

@@ -23,7 +23,10 @@ apt_update
 apt_install calamares qml6-module-qtquick qml6-module-qtquick-controls qml6-module-qtquick-window os-prober parted \
     dosfstools e2fsprogs btrfs-progs xfsprogs ntfs-3g cryptsetup cryptsetup-initramfs rsync squashfs-tools efibootmgr \
     mokutil grub2-common grub-pc-bin grub-efi-amd64-bin grub-efi-amd64-signed shim-signed pkexec polkitd \
-    x11-xserver-utils console-setup wmctrl
+    x11-xserver-utils console-setup locales wmctrl
+calamares=$(in_rootfs dpkg-query --show --showformat='${Version}' calamares)
+in_rootfs dpkg --compare-versions "$calamares" ge 3.3 || fail "Calamares $calamares of $SUITE reads other settings than this kind writes" \
+    "take a suite with Calamares 3.3 or newer, such as trixie"
 # fetch FOLDER PACKAGE: leaves a package there, with all that it needs and the system has not.
 fetch() {
     local folder=/usr/share/isokiln/boot-loaders/$1
@@ -51,6 +54,10 @@ else
     id=isokiln name=$(. "$ROOTFS/etc/os-release" && echo "$NAME") version=$(. "$ROOTFS/etc/os-release" && echo "${VERSION_ID:-}")
     tagline="" background="#292f34" text="#ffffff" highlight="#d35400" highlight_text="#ffffff"
 fi
+# What GRUB's menu calls the system. The folder on the EFI system partition is named after its first word, in updates too,
+# and a signed GRUB reads its menu from the folder of whoever has signed it only.
+distributor=${DISTRIBUTION^}
+[[ $id = isokiln ]] || distributor+=" $name"
 looks=$ROOTFS/etc/calamares/branding/$id
 mkdir -p "$looks" "$ROOTFS"/etc/calamares/modules
 if [[ -e $brand/brand.json ]]; then
@@ -76,7 +83,7 @@ strings:
     shortVersion: "$version"
     versionedName: "$name $version"
     shortVersionedName: "$name $version"
-    bootloaderEntryName: "$name"
+    bootloaderEntryName: "$distributor"
 images:
     productIcon: "mark.png"
     productLogo: "mark.png"
@@ -90,7 +97,7 @@ slideshow: "show.qml"
 slideshowAPI: 2
 YAML
 cat >"$looks/show.qml" <<QML
-import QtQuick
+import QtQuick 2.5
 import calamares.slideshow 1.0
 
 Presentation {
@@ -133,6 +140,7 @@ cat >"$ROOTFS/etc/calamares/settings.conf" <<YAML
 modules-search: [ local, /usr/lib/calamares/modules ]
 instances:
     - { id: boot-loaders, module: shellprocess, config: shellprocess-boot-loaders.conf }
+    - { id: boot-fallback, module: shellprocess, config: shellprocess-boot-fallback.conf }
     - { id: live-only, module: shellprocess, config: shellprocess-live-only.conf }
 sequence:
     - show: [ welcome, locale, keyboard, partition, users, summary ]
@@ -141,8 +149,8 @@ sequence:
         - mount
         - unpackfs
         - machineid
-        - fstab
         - luksbootkeyfile
+        - fstab
         - locale
         - keyboard
         - localecfg
@@ -158,6 +166,7 @@ sequence:
         - initramfscfg
         - initramfs
         - bootloader
+        - shellprocess@boot-fallback
         - shellprocess@live-only
         - umount
     - show: [ finished ]
@@ -269,19 +278,20 @@ YAML
 module grubcfg <<'YAML'
 ---
 overwrite: false
-keep_distributor: true
+keep_distributor: false
+always_use_defaults: true
 defaults: { GRUB_TIMEOUT: 5, GRUB_DISABLE_OS_PROBER: false }
 YAML
 module bootloader <<YAML
 ---
 efiBootLoader: "grub"
-efiBootloaderId: "$id"
+efiBootloaderId: "$DISTRIBUTION"
 grubInstall: "grub-install"
 grubMkconfig: "grub-mkconfig"
 grubCfg: "/boot/grub/grub.cfg"
 grubProbe: "grub-probe"
 efiBootMgr: "efibootmgr"
-installEFIFallback: true
+installEFIFallback: false
 YAML
 module initramfs <<'YAML'
 ---
@@ -300,6 +310,13 @@ dontChroot: false
 timeout: 300
 script:
     - "/usr/lib/isokiln/install-boot-loader"
+YAML
+module shellprocess-boot-fallback <<'YAML'
+---
+dontChroot: false
+timeout: 120
+script:
+    - "/usr/lib/isokiln/install-boot-fallback"
 YAML
 module shellprocess-live-only <<'YAML'
 ---
@@ -322,6 +339,16 @@ if [ -d /sys/firmware/efi ]; then firmware=uefi; fi
 echo 'grub-pc grub-pc/install_devices_empty boolean true' | debconf-set-selections
 dpkg --install /usr/share/isokiln/boot-loaders/$firmware/*.deb
 SH
+cat >"$helpers/install-boot-fallback" <<SH
+#!/bin/sh
+# Run by Calamares in the new system: lets a machine with UEFI that has forgotten its boot entries start the disk, by the
+# signed boot loaders. What another system has put there stays.
+set -e
+[ -d /sys/firmware/efi ] || exit 0
+[ ! -e /boot/efi/EFI/BOOT/BOOTX64.EFI ] || exit 0
+echo 'grub-efi-amd64 grub2/force_efi_extra_removable boolean true' | debconf-set-selections
+grub-install --target=x86_64-efi --efi-directory=/boot/efi --bootloader-id=$DISTRIBUTION --force-extra-removable --no-nvram
+SH
 cat >"$helpers/forget-live-system" <<SH
 #!/bin/sh
 # Run by Calamares in the new system: removes what only the live system needs.
@@ -329,7 +356,8 @@ set -e
 rm -rf /usr/share/isokiln/boot-loaders /etc/live /usr/share/applications/install-$id.desktop /etc/xdg/autostart/install-$id.desktop \\
     /etc/xdg/autostart/install-$id-icon.desktop /etc/sudoers.d/live /etc/polkit-1/rules.d/50-installer.rules
 apt-get --assume-yes purge calamares || true
-rm -rf /etc/calamares /usr/lib/isokiln
+# Packages that are installed from now on are whole.
+rm -rf /etc/calamares /usr/lib/isokiln /etc/dpkg/dpkg.cfg.d/isokiln-slim
 SH
 chmod 755 "$helpers"/*
 

@@ -7,7 +7,7 @@ packages=(xserver-xorg xserver-xorg-input-libinput x11-xserver-utils xauth dbus-
 case $session in
     lxqt)
         packages+=(lxqt-core lxqt-about lxqt-powermanagement lxqt-sudo pavucontrol-qt pulseaudio featherpad lximage-qt
-            qps lxqt-archiver xfwm4 breeze-icon-theme breeze-cursor-theme qt6-svg-plugins)
+            qps lxqt-archiver xfwm4 breeze-icon-theme breeze-cursor-theme)
         command=startlxqt
         ;;
     xfce)
@@ -26,6 +26,8 @@ before=/isokiln/packages-before.tsv
 record_packages "$before"
 printf '%s shared/default-x-display-manager select %s\n' "$manager" "$manager" | in_rootfs debconf-set-selections
 apt_update
+# Before Qt 6.7 they are part of the library.
+if [[ $session = lxqt ]] && in_rootfs apt-cache show qt6-svg-plugins >/dev/null 2>&1; then packages+=(qt6-svg-plugins); fi
 apt_install "${packages[@]}" "${more[@]}"
 record_packages /isokiln/packages-after.tsv
 comm -13 "$before" /isokiln/packages-after.tsv >"$ARTIFACTS/$STAGE.packages.tsv"

@@ -25,8 +25,8 @@ brand=$ROOTFS/usr/share/isokiln/brand
 # "#rrggbb" of the brand, without "#".
 colour() { jq -r --arg name "$1" '.colours[$name][1:]' "$brand/brand.json"; }
 
-# Ubuntu keeps several shims, each with an ending of its own.
-shim=$(ls "$ROOTFS"/usr/lib/shim/shimx64.efi.signed{,.latest} 2>/dev/null | head -n 1) || true
+# Ubuntu keeps several shims, each with an ending of its own; the one without is a link that leads out of the tree.
+for shim in "$ROOTFS"/usr/lib/shim/shimx64.efi.signed{.latest,} ""; do [[ ! -s $shim ]] || break; done
 signed_grub=$ROOTFS/usr/lib/grub/x86_64-efi-signed/gcdx64.efi.signed
 signed=
 case $(option secure-boot) in
@@ -43,6 +43,9 @@ version=$(cd "$ROOTFS/boot" && ls vmlinuz-* 2>/dev/null | sed 's/^vmlinuz-//' | 
 [[ $version ]] || fail "the root file system holds no kernel" "add a stage with uses = \"live\" before this one"
 [[ -s $ROOTFS/boot/initrd.img-$version ]] || fail "kernel $version has no initramfs" \
     "add a stage with uses = \"live\" before this one, or where that has initramfs = false, one with run = \"update-initramfs -c -k all\""
+installed=$(sed -n 's|.*/boot/vmlinuz-\([^"]*\)".*|\1|p' "$ROOTFS/etc/calamares/modules/unpackfs.conf" 2>/dev/null) || true
+[[ ! $installed || $installed = "$version" ]] || fail "the installer is set up for kernel $installed, and the ISO has $version" \
+    "put the stage with uses = \"calamares\" behind the one that has installed kernel $version"
 mkdir -p "$tree"/{$live,isolinux,boot/grub,EFI/BOOT,.disk}
 cp "$ROOTFS/boot/vmlinuz-$version" "$tree/$live/vmlinuz"
 cp "$ROOTFS/boot/initrd.img-$version" "$tree/$live/initrd.img"

@@ -23,6 +23,10 @@ done
 before=/isokiln/packages-before.tsv
 record_packages "$before"
 apt_update
+# Debian 12 has MediaTek's among many others'.
+if ! in_rootfs apt-cache show firmware-mediatek >/dev/null 2>&1; then
+    packages=("${packages[@]/#firmware-mediatek/firmware-misc-nonfree}")
+fi
 apt_install "${packages[@]}"
 
 # Cuts off a module's signature. dkms signs with a key that it has just made up: no machine trusts it, and every build
@@ -39,10 +43,14 @@ unsign() {
 
 # build_driver PACKAGE KERNEL: builds a driver and leaves its modules and settings in /isokiln/driver.
 build_driver() {
-    local module
+    local module file
     install_optional "$1" || return 1
     # The package's own script builds for the running kernel, which is none of the image's.
-    in_rootfs dkms autoinstall -k "$2" || return 1
+    if ! in_rootfs dkms autoinstall -k "$2"; then
+        # dkms would try it again with the next one, and fail that too.
+        apt purge "$1" || fail "driver $1, which cannot be built, cannot be removed" "take it out of drivers"
+        return 1
+    fi
     rm -rf /isokiln/driver
     mkdir -p /isokiln/driver/{modules,modprobe.d}
     while IFS= read -r module; do
@@ -52,8 +60,15 @@ build_driver() {
     find /isokiln/driver/modules -name '*.ko.zst' -exec zstd --quiet --rm --decompress {} +
     [[ $(find /isokiln/driver/modules -name '*.ko' -print -quit) ]] || return 1
     for module in /isokiln/driver/modules/*.ko; do unsign "$module"; done
-    in_rootfs dpkg --listfiles "$1" | grep '^/etc/modprobe.d/.*\.conf$' |
-        while IFS= read -r module; do cp "$ROOTFS$module" /isokiln/driver/modprobe.d/; done || true
+    # Drivers for other chips of the vendor are blacklisted by such a package, for good. Here they only come second: where the
+    # new one has no chip, is refused under Secure Boot or has gone with its kernel, they are as they were.
+    local names
+    names=$(cd /isokiln/driver/modules && printf '%s ' *.ko)
+    in_rootfs dpkg --listfiles "$1" | { grep '^/etc/modprobe.d/.*\.conf$' || true; } |
+        while IFS= read -r file; do
+            sed -E "s/^[[:space:]]*blacklist[[:space:]]+([^[:space:]]+).*/softdep \1 pre: ${names//.ko/}/" "$ROOTFS$file" \
+                >"/isokiln/driver/modprobe.d/${file##*/}"
+        done
 }
 
 if ((${#drivers[@]})); then

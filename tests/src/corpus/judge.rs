@@ -17,6 +17,8 @@ pub enum Difference {
     Phase(String),
     /// The cause: what it should be, and what is said.
     Cause(String),
+    /// What failed is not shown by the words that prove it: those words.
+    Evidence(String),
     /// A dead ISO was called dead after so many seconds, which is too late.
     Late(f64),
 }
@@ -29,6 +31,7 @@ impl std::fmt::Display for Difference {
             Self::Verdict(what) => write!(f, "verdict: {what}"),
             Self::Phase(what) => write!(f, "phase: {what}"),
             Self::Cause(what) => write!(f, "cause: {what}"),
+            Self::Evidence(words) => write!(f, "evidence: {words:?} is not in it"),
             Self::Late(seconds) => write!(f, "late: {seconds:.0} s after the last sign of life"),
         }
     }
@@ -73,6 +76,8 @@ pub fn judge(expected: &Expected, report: &Value, silence: Option<f64>) -> Judge
         let said = check_of(report, name).and_then(|check| check["verdict"].as_str()).unwrap_or("no verdict");
         differences.extend(verdict(name, wanted, said));
     }
+    let lacks = |words: &&String| !is_shown(report, words);
+    differences.extend(expected.evidence.iter().filter(lacks).cloned().map(Difference::Evidence));
     let right = |wanted: &Option<String>| wanted.clone().unwrap_or_else(|| "-".into());
     let (reached, cause) = (right(&expected.reached), right(&expected.cause));
     if reached != judged.reached {
@@ -82,6 +87,16 @@ pub fn judge(expected: &Expected, report: &Value, silence: Option<f64>) -> Judge
         differences.push(Difference::Cause(format!("{cause}, not {}", judged.cause)));
     }
     judged
+}
+
+/// Whether the summary or evidence of a check that did not pass holds the words.
+fn is_shown(report: &Value, words: &str) -> bool {
+    let checks = report["checks"].as_array().into_iter().flatten().filter(|check| check["verdict"] != "PASS");
+    let lines = checks.flat_map(|check| {
+        let evidence = check["evidence"].as_array().into_iter().flatten();
+        std::iter::once(&check["summary"]).chain(evidence)
+    });
+    lines.filter_map(Value::as_str).any(|line| line.contains(words))
 }
 
 /// Whether the boot itself failed, not a check on a system that came up.
@@ -119,6 +134,8 @@ pub struct Score {
     pub false_fails: usize,
     /// Phases and causes as expected, of two for each boot.
     pub findings: usize,
+    /// Failures without the evidence that proves them.
+    pub unproved: usize,
     /// Dead ISOs that were called dead too late.
     pub late: usize,
 }
@@ -138,7 +155,9 @@ impl Score {
         self.false_fails += fails;
         let late = count(|one| matches!(one, Difference::Late(_)));
         self.late += late;
-        self.verdicts += usize::from(differences.len() == findings + late);
+        let unproved = count(|one| matches!(one, Difference::Evidence(_)));
+        self.unproved += unproved;
+        self.verdicts += usize::from(differences.len() == findings + late + unproved);
         self.findings += 2 - findings;
     }
 
@@ -147,18 +166,22 @@ impl Score {
         self.findings as f64 / (2 * self.boots).max(1) as f64
     }
 
-    /// Whether the boot test can be trusted: every verdict is right and in time, and nearly every reason.
+    /// Whether the boot test can be trusted: every verdict is right, proved and in time, and nearly every reason.
     pub fn is_good(&self) -> bool {
-        self.boots > 0 && self.verdicts == self.boots && self.late == 0 && self.share() >= Self::SHARE
+        let Self { boots, verdicts, unproved, late, .. } = *self;
+        boots > 0 && verdicts == boots && unproved == 0 && late == 0 && self.share() >= Self::SHARE
     }
 }
 
 impl std::fmt::Display for Score {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { boots, verdicts, false_passes, false_fails, late, .. } = self;
+        let Self { boots, verdicts, false_passes, false_fails, unproved, late, .. } = self;
         let share = self.share() * 100.0;
         write!(f, "{verdicts} of {boots} boots have the right verdicts ({false_passes} false PASS, ")?;
-        write!(f, "{false_fails} false FAIL, {late} late); {share:.1} % of phases and causes are right")
+        write!(
+            f,
+            "{false_fails} false FAIL, {unproved} unproved, {late} late); {share:.1} % of phases and causes are right"
+        )
     }
 }
 
@@ -222,6 +245,22 @@ mod tests {
         // A failed check on a system that came up has its own time.
         said["lanes"] = json!([{"lane": "faithful", "verdict": "PASS"}]);
         assert_eq!(judge(&dead, &said, Some(61.0)).after, None);
+    }
+
+    #[test]
+    fn a_failure_must_show_what_proves_it() {
+        let bad =
+            expected("verdict = \"FAIL\"\nreached = \"kernel\"\ncause = \"hang\"\nevidence = \"boom\"\n");
+        let mut said = report("FAIL", json!("kernel"), json!("hang"), &[("boot", "FAIL"), ("wlan", "PASS")]);
+        said["checks"][0]["evidence"] = json!(["kernel: boom"]);
+        assert_eq!(judge(&bad, &said, None).differences, []);
+        said["checks"][0]["evidence"] = json!(["quiet"]);
+        said["checks"][1]["evidence"] = json!(["boom"]);
+        let unproved = judge(&bad, &said, None).differences;
+        assert_eq!(unproved, [Difference::Evidence("boom".into())]);
+        let mut score = Score::default();
+        score.add(&unproved);
+        assert!(!score.is_good() && score.verdicts == 1, "{score}");
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Expected {
     pub reached: Option<String>,
     /// What went wrong; absent where all is well.
     pub cause: Option<String>,
+    /// Words that the summary or evidence of what did not pass holds.
+    pub evidence: Option<String>,
     /// Checks made beside `boot`, and what each says.
     #[serde(default)]
     pub checks: BTreeMap<String, Verdict>,

@@ -18,6 +18,8 @@ const FILES: usize = 4;
 struct Module<'a> {
     /// What modprobe said; `None` where it loads.
     broken: Option<&'a str>,
+    /// Whether nobody has signed it and Secure Boot keeps it out, as it should.
+    refused: bool,
     /// How many firmware files it names.
     firmware: usize,
     /// Those that are not there.
@@ -54,7 +56,11 @@ pub(super) fn judge(answer: &Answer) -> Judgement {
         );
         return settled(Verdict::Fail, summary);
     }
-    let loaded = format!("{} WLAN modules load", modules.len());
+    let refused = named(&|module| module.refused);
+    let mut loaded = format!("{} WLAN modules load", modules.len() - refused.len());
+    if !refused.is_empty() {
+        loaded += &format!(" (not {}: unsigned, under Secure Boot)", refused.join(", "));
+    }
     if let Some(error) = values(answer, "hwsim-error").first() {
         return settled(Verdict::Fail, format!("{loaded}, but not the simulated radio: {error}"));
     }
@@ -90,6 +96,9 @@ fn modules(answer: &Answer) -> BTreeMap<&str, Module<'_>> {
         let (name, why) = line.split_once(": ").unwrap_or((line, ""));
         modules.entry(name).or_default().broken = Some(why);
     }
+    for name in values(answer, "unsigned") {
+        modules.entry(name).or_default().refused = true;
+    }
     for line in values(answer, "firmware") {
         let mut words = line.splitn(3, ' ');
         let (Some(name), Some(state), Some(file)) = (words.next(), words.next(), words.next()) else {
@@ -115,7 +124,7 @@ fn evidence(modules: &BTreeMap<&str, Module<'_>>, answer: &Answer) -> Vec<String
     let table = rows.into_iter().map(|(name, module)| format!("{name:width$}  {}", module.words()));
     let said = answer.output.lines().filter(|line| {
         let key = line.split(' ').next().unwrap_or_default();
-        !["loaded", "broken", "firmware"].contains(&key)
+        !["loaded", "broken", "unsigned", "firmware"].contains(&key)
     });
     table.chain(said.map(str::to_owned)).collect()
 }
@@ -125,6 +134,7 @@ impl Module<'_> {
     fn words(&self) -> String {
         let loads = match self.broken {
             Some(why) => format!("does not load: {why}"),
+            None if self.refused => "is not signed, and Secure Boot keeps it out".to_owned(),
             None => "loads".to_owned(),
         };
         let there = self.firmware - self.missing.len();
@@ -175,6 +185,20 @@ mod tests {
         assert_eq!(finding.verdict, Verdict::Fail);
         assert_eq!(finding.summary, "1 of 2 WLAN modules do not load: ath9k");
         assert_eq!(finding.evidence[0], "ath9k    does not load: invalid module format");
+    }
+
+    #[test]
+    fn an_unsigned_module_that_secure_boot_keeps_out_is_told_and_no_failure() {
+        let finding = settled(&format!("loaded iwlwifi\nunsigned wl\n{JOINED}"));
+        assert_eq!(finding.verdict, Verdict::Pass);
+        assert!(
+            finding
+                .summary
+                .starts_with("1 WLAN modules load (not wl: unsigned, under Secure Boot), wlan1 joined"),
+            "{}",
+            finding.summary
+        );
+        assert_eq!(finding.evidence[1], "wl       is not signed, and Secure Boot keeps it out");
     }
 
     #[test]

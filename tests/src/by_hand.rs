@@ -38,8 +38,8 @@ pub enum Medium<'a> {
 
 /// Width and height of the screen, in dots.
 const SCREEN: (u32, u32) = (1024, 768);
-/// Bytes of the PNG of a screen that shows a desktop; a black one with a pointer takes three thousand.
-const DRAWN: usize = 30_000;
+/// Bytes of the PNG of a screen on which something is drawn; a black one with a pointer takes three thousand.
+const DRAWN: usize = 8_000;
 /// What the screen shows is looked at so often.
 const LOOK: Duration = Duration::from_secs(2);
 /// The unit that offers the shell, given as a system credential.
@@ -175,7 +175,7 @@ impl Machine {
         self.screen(name).map(drop)
     }
 
-    /// Waits until the screen shows a desktop; a session's programs run long before they draw.
+    /// Waits until something is drawn on the screen; a session's programs run long before they draw.
     pub fn is_drawn(&mut self, seconds: u64) -> Done {
         let since = Instant::now();
         while self.screen("now")?.len() < DRAWN {

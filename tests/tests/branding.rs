@@ -12,7 +12,7 @@ struct Mistake {
     says: [&'static str; 2],
 }
 
-const MISTAKES: [Mistake; 8] = [
+const MISTAKES: [Mistake; 9] = [
     Mistake {
         change: |project| fs::remove_file(project.path("brand/brand.toml")).expect("a file"),
         says: ["the folder holds no brand.toml", "isokiln kinds branding"],
@@ -20,6 +20,10 @@ const MISTAKES: [Mistake; 8] = [
     Mistake {
         change: |project| project.edit("brand/brand.toml", "tagline =", "slogan ="),
         says: ["brand.toml: there is no \"slogan\"", "it knows colours, home, id,"],
+    },
+    Mistake {
+        change: |project| project.edit("brand/brand.toml", "A desktop", "A $desktop"),
+        says: ["brand.toml: tagline holds quotes", "leave them out"],
     },
     Mistake {
         change: |project| project.edit("brand/brand.toml", "id = \"ailinux\"", "id = \"AI Linux\""),

@@ -423,3 +423,38 @@ fn a_full_disk_of_the_store_is_told_and_got_over() {
     drop(disk);
     project.expect_no_residue();
 }
+
+#[test]
+fn an_initramfs_is_made_once_when_a_stage_ends_however_it_ends() {
+    let tool = "mkdir /boot; touch /boot/vmlinuz-6.1\n\
+                printf '#!/bin/sh\\necho \"made $*\"; touch /boot/initrd.img-6.1\\n' >/usr/sbin/update-initramfs\n\
+                chmod 755 /usr/sbin/update-initramfs";
+    let project = Project::tiny(&format!(
+        "{}{}{}{}",
+        script("tool", tool),
+        script("updates", "update-initramfs -u -k all"),
+        "\n[[stage]]\nname = \"makes\"\nuses = \"early\"\n",
+        script("again", "update-initramfs -u\nupdate-initramfs -c -k all"),
+    ));
+    project.write(
+        "stages/early/kind.toml",
+        "summary = \"Ends early\"\nrootfs = \"change\"\nprivilege = \"chroot\"\n",
+    );
+    project.write(
+        "stages/early/run.sh",
+        "in_rootfs update-initramfs -u\nin_rootfs update-initramfs -c -k all\nexit\nfail 'not reached' ''\n",
+    );
+    project.build(&[]).expect_code(0);
+    let made = |stage: &str| {
+        let log = log_text(&project, stage);
+        log.lines().filter(|line| line.starts_with("made ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(made("updates"), [""; 0], "there is none to update");
+    assert_eq!(made("makes"), ["made -c -k 6.1"]);
+    assert_eq!(made("again"), ["made -u -k 6.1"]);
+
+    project.edit("stages/early/run.sh", "exit\n", "exit 7\n");
+    project.build(&[]).expect_code(1);
+    assert_eq!(made("makes"), [""; 0], "what failed makes none");
+    expect_whole(&project);
+}

@@ -29,12 +29,12 @@ in_rootfs dpkg --compare-versions "$calamares" ge 3.3 || fail "Calamares $calama
     "take a suite with Calamares 3.3 or newer, such as trixie"
 # fetch FOLDER PACKAGE: leaves a package there, with all that it needs and the system has not.
 fetch() {
-    local folder=/usr/share/isokiln/boot-loaders/$1
+    local folder=/usr/share/isokiln/boot-loaders/$1 names
     progress "fetching the boot loader for $1"
-    mkdir -p "$ROOTFS$folder/partial"
-    apt install --download-only -o Dir::Cache::archives="$folder" "$2" ||
+    mkdir -p "$ROOTFS$folder"
+    names=$(apt install --simulate "$2" | sed -n 's/^Inst \([^ ]*\) .*/\1/p') &&
+        in_rootfs sh -c 'cd "$0" && apt-get -o APT::Sandbox::User=root -o Acquire::Retries=3 download "$@"' "$folder" $names ||
         fail "the boot loader for $1 cannot be fetched" "the stage's log has the whole story"
-    rm -rf "$ROOTFS$folder"/{partial,lock}
 }
 fetch bios grub-pc
 fetch uefi grub-efi-amd64
@@ -245,7 +245,7 @@ tmpOptions: { default: { tmpfs: false } }
 YAML
 module users <<'YAML'
 ---
-defaultGroups: [ audio, cdrom, dip, floppy, netdev, plugdev, users, video ]
+defaultGroups: [ audio, cdrom, dip, floppy, netdev, plugdev, sudo, users, video ]
 sudoersGroup: sudo
 sudoersConfigureWithGroup: true
 setRootPassword: false

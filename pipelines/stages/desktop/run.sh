@@ -17,8 +17,8 @@ case $session in
         ;;
 esac
 case $manager in
-    # It carries themes of its own.
-    sddm) ;;
+    # A theme that takes a brand's wallpaper.
+    sddm) packages+=(sddm-theme-maldives) ;;
     lightdm) packages+=(lightdm-gtk-greeter) ;;
 esac
 

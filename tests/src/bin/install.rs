@@ -16,7 +16,10 @@ struct Arguments {
     /// What the machine begins with
     #[arg(long, value_enum, default_value = "bios")]
     firmware: FirmwareName,
-    /// Where the disk, the pictures and Calamares' log are left; emptied before
+    /// Install nothing: start the disk that is in the folder
+    #[arg(long)]
+    installed: bool,
+    /// Where the disk, the pictures and Calamares' log are left; emptied before an installation
     #[arg(long, value_name = "FOLDER", default_value = "target/install")]
     folder: PathBuf,
 }
@@ -57,7 +60,7 @@ fn main() -> Result<ExitCode, String> {
     };
     let folder = &arguments.folder;
     let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-    if folder.exists() {
+    if folder.exists() && !arguments.installed {
         fs::remove_dir_all(folder).map_err(io)?;
     }
     fs::create_dir_all(folder).map_err(io)?;
@@ -67,16 +70,18 @@ fn main() -> Result<ExitCode, String> {
     let started = Instant::now();
     let say = |what: &str| println!("{:5} s  {what}", started.elapsed().as_secs());
 
-    let mut live = Machine::start(&folder, firmware, &Medium::Iso(&iso))?;
-    live.wait("the live desktop is there", 600, "pgrep -u 1000 lxqt-panel && pgrep -u 1000 pcmanfm-qt")?;
-    live.is_drawn(300)?;
-    live.picture("1-desktop")?;
-    say("the live desktop is there");
-    install(&mut live, &say)?;
-    fs::write(folder.join("session.log"), live.shell("cat /root/.cache/calamares/session.log")?.1)
-        .map_err(io)?;
-    live.shell("sync")?;
-    live.end()?;
+    if !arguments.installed {
+        let mut live = Machine::start(&folder, firmware, &Medium::Iso(&iso))?;
+        live.wait("the live desktop is there", 600, "pgrep -u 1000 lxqt-panel && pgrep -u 1000 pcmanfm-qt")?;
+        live.is_drawn(300)?;
+        live.picture("1-desktop")?;
+        say("the live desktop is there");
+        install(&mut live, &say)?;
+        fs::write(folder.join("session.log"), live.shell("cat /root/.cache/calamares/session.log")?.1)
+            .map_err(io)?;
+        live.shell("sync")?;
+        live.end()?;
+    }
 
     let mut disk = Machine::start(&folder, firmware, &Medium::Disk)?;
     disk.wait("the installed system's login is there", 600, "systemctl is-active display-manager")?;

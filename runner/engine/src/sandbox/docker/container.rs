@@ -104,8 +104,8 @@ impl ContainerSpec {
             // The engine's default driver would write everything that a container prints to its disk.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             nano_cpus: limits.and_then(|limits| limits.cpus).map(|cpus| (cpus * 1e9) as i64),
-            // The least weight that there is; others have 1024.
-            cpu_shares: self.yields.then_some(2),
+            // Others have 1024, so a stage with one thread loses nothing; with less, a busy machine would never get to it.
+            cpu_shares: self.yields.then_some(256),
             memory,
             memory_swap: memory,
             pid_mode: self.host_processes.then(|| "host".to_owned()),

@@ -232,7 +232,7 @@ impl Machine {
 
     /// Runs a line of shell as root; gives its exit code and what it said.
     pub fn shell(&mut self, line: &str) -> Done<(i32, String)> {
-        self.ask(line, Duration::from_secs(180))?
+        self.ask(line, Duration::from_secs(600))?
             .ok_or_else(|| format!("the shell does not answer to: {line}"))
     }
 

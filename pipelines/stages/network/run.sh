@@ -63,10 +63,10 @@ build_driver() {
     # Drivers for other chips of the vendor are blacklisted by such a package, for good. Here they only come second: where the
     # new one has no chip, is refused under Secure Boot or has gone with its kernel, they are as they were.
     local names
-    names=$(cd /isokiln/driver/modules && printf '%s ' *.ko)
+    names=$(cd /isokiln/driver/modules && printf ' %s' *.ko)
     in_rootfs dpkg --listfiles "$1" | { grep '^/etc/modprobe.d/.*\.conf$' || true; } |
         while IFS= read -r file; do
-            sed -E "s/^[[:space:]]*blacklist[[:space:]]+([^[:space:]]+).*/softdep \1 pre: ${names//.ko/}/" "$ROOTFS$file" \
+            sed -E "s/^[[:space:]]*blacklist[[:space:]]+([^[:space:]]+).*/softdep \1 pre:${names//.ko/}/" "$ROOTFS$file" \
                 >"/isokiln/driver/modprobe.d/${file##*/}"
         done
 }

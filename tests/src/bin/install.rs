@@ -34,6 +34,18 @@ enum FirmwareName {
 /// Minutes that the copying may take where QEMU translates.
 const COPYING: u64 = 40;
 
+/// What must be so besides on a machine with BIOS.
+const BIOS: [(&str, &str); 1] = [("it was started by BIOS", "! test -e /sys/firmware/efi")];
+/// And with UEFI; the last with Secure Boot only.
+const UEFI: [(&str, &str); 3] = [
+    ("it was started by UEFI", "test -e /sys/firmware/efi"),
+    (
+        "it starts without a boot entry too",
+        "cmp /boot/efi/EFI/BOOT/BOOTX64.EFI /usr/lib/shim/shimx64.efi.signed",
+    ),
+    ("Secure Boot is on", "mokutil --sb-state | grep -q enabled"),
+];
+
 /// What must be so in the installed system, as a test of its shell, by what it means.
 const INSTALLED: [(&str, &str); 13] = [
     ("the root file system is on the disk", "findmnt --noheadings --output SOURCE / | grep -q ^/dev/vda"),
@@ -90,12 +102,12 @@ fn main() -> Result<ExitCode, String> {
     disk.picture("9-installed")?;
     say("the installed system has started");
     let mut is_good = true;
-    let firmware_is = match firmware {
-        Firmware::Bios => ("it was started by BIOS", "! test -e /sys/firmware/efi"),
-        Firmware::Uefi { secure_boot: false } => ("it was started by UEFI", "test -e /sys/firmware/efi"),
-        Firmware::Uefi { secure_boot: true } => ("Secure Boot is on", "mokutil --sb-state | grep -q enabled"),
+    let own = match firmware {
+        Firmware::Bios => &BIOS[..],
+        Firmware::Uefi { secure_boot: false } => &UEFI[..2],
+        Firmware::Uefi { secure_boot: true } => &UEFI[..],
     };
-    for (what, test) in [firmware_is].iter().chain(&INSTALLED) {
+    for (what, test) in own.iter().chain(&INSTALLED) {
         let (status, said) = disk.shell(test)?;
         say(&format!("{} {what}", if status == 0 { "PASS" } else { "FAIL" }));
         if status != 0 {

@@ -123,7 +123,16 @@ fn main() -> Result<ExitCode, String> {
 /// Goes through the pages of Calamares, and waits until it is done.
 fn install(live: &mut Machine, say: &dyn Fn(&str)) -> Result<(), String> {
     // The icon in the corner of the desktop.
-    live.click(68, 50, 2)?;
+    let since = Instant::now();
+    while live.shell("pgrep -f isokiln/installer")?.0 != 0 {
+        if since.elapsed().as_secs() > 120 {
+            return Err("the icon does not start the installer: see now.png".to_owned());
+        }
+        // It may not have been drawn yet.
+        live.rest()?;
+        live.click(68, 50, 2)?;
+        std::thread::sleep(std::time::Duration::from_secs(5));
+    }
     live.wait("Calamares has opened", 180, "grep -q 'requirement.*root' /root/.cache/calamares/session.log")?;
     live.rest()?;
     live.picture("2-welcome")?;

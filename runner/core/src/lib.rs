@@ -16,6 +16,7 @@ pub mod names;
 pub mod pipeline;
 pub mod plan;
 pub mod record;
+pub mod review;
 pub mod suggest;
 mod table;
 pub mod units;

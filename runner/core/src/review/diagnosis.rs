@@ -1,0 +1,170 @@
+//! What a log and the facts about a stage's end come to.
+
+use serde::{Deserialize, Serialize};
+
+use super::action::Action;
+use super::facts::{End, Fact, Facts};
+use super::reduce::{Finding, Reading};
+use super::rule::RetryHelps;
+use super::rules::RuleSet;
+use super::template::template;
+use crate::digest::Digest;
+
+/// What a review comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Judgement {
+    /// The stage ended well, and nothing says that its result is damaged.
+    Clean,
+    /// The stage ended well, but a program says that its result is damaged.
+    Suspect,
+    /// It failed, and this is why.
+    Known,
+    /// It failed, or nobody knows how it ended, and no rule knows why.
+    Unknown,
+}
+
+/// The line that says why a stage failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Id of the rule that knows it.
+    pub rule: String,
+    /// Number of the line in the log, from 1; absent where it is not the log that says so.
+    pub line: Option<u64>,
+    /// The line, or the fact in words.
+    pub text: String,
+}
+
+/// What the rules make of a stage's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// What it comes to.
+    pub judgement: Judgement,
+    /// Why it failed.
+    pub cause: Option<Cause>,
+    /// What happened.
+    pub explanation: String,
+    /// What a person does next.
+    pub cure: String,
+    /// What isokiln may do, the best first; never empty.
+    pub allowed: Vec<Action>,
+    /// Whether running the same again can help; absent where nobody knows.
+    pub retry: Option<RetryHelps>,
+    /// The package that is to blame.
+    pub package: Option<String>,
+    /// What failures of this kind have in common.
+    pub signature: String,
+}
+
+/// What the rules make of a log and the facts about its stage. Strong facts explain everything that the log says;
+/// then comes the earliest line that names a cause; then other facts. What is left is not guessed at.
+pub fn diagnose(rules: &RuleSet, reading: &Reading, facts: &Facts) -> Diagnosis {
+    if facts.ended_well() {
+        return match reading.silent.first() {
+            Some(finding) => of_finding(rules, finding, Judgement::Suspect),
+            None => {
+                plain(Judgement::Clean, "Nothing in the log says that anything went wrong.", Action::None)
+            }
+        };
+    }
+    let facts_held = facts.hold();
+    let strong = facts_held.iter().filter(|fact| fact.is_strong());
+    let told = strong.filter_map(|fact| of_fact(rules, reading, facts, *fact)).next();
+    // A weak fact that holds and a line that says the same are the cause of what came before it, such as a file that
+    // could not be fetched.
+    let both = facts_held.iter().filter(|fact| !fact.is_strong()).find_map(|fact| {
+        let says_so =
+            |finding: &&Finding| rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(*fact));
+        reading.causes.iter().find(says_so).map(|_| of_fact(rules, reading, facts, *fact))?
+    });
+    let by_line = || reading.causes.first().map(|finding| of_finding(rules, finding, Judgement::Known));
+    let weak = || {
+        let weak = facts_held.iter().filter(|fact| !fact.is_strong());
+        weak.filter_map(|fact| of_fact(rules, reading, facts, *fact)).next()
+    };
+    told.or(both).or_else(by_line).or_else(weak).unwrap_or_else(|| unknown(rules, reading, facts))
+}
+
+fn plain(judgement: Judgement, explanation: &str, action: Action) -> Diagnosis {
+    Diagnosis {
+        judgement,
+        cause: None,
+        explanation: explanation.to_owned(),
+        cure: String::new(),
+        allowed: vec![action],
+        retry: None,
+        package: None,
+        signature: String::new(),
+    }
+}
+
+fn of_finding(rules: &RuleSet, finding: &Finding, judgement: Judgement) -> Diagnosis {
+    let mut diagnosis = plain(judgement, "", Action::Stop);
+    if let Some(rule) = rules.get(&finding.rule) {
+        diagnosis.explanation.clone_from(&rule.explanation);
+        diagnosis.cure.clone_from(&rule.cure);
+        diagnosis.allowed.clone_from(&rule.actions);
+        diagnosis.retry = Some(rule.retry);
+    }
+    diagnosis.cause =
+        Some(Cause { rule: finding.rule.clone(), line: Some(finding.line), text: finding.text.clone() });
+    diagnosis.package.clone_from(&finding.package);
+    diagnosis.signature.clone_from(&finding.rule);
+    diagnosis
+}
+
+/// The cause that a fact is, with the line that says the same where there is one.
+fn of_fact(rules: &RuleSet, reading: &Reading, facts: &Facts, fact: Fact) -> Option<Diagnosis> {
+    let says_so = |finding: &&Finding| rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(fact));
+    if let Some(finding) = reading.causes.iter().find(says_so) {
+        let mut diagnosis = of_finding(rules, finding, Judgement::Known);
+        diagnosis.explanation =
+            format!("{} The facts say so too: {}.", diagnosis.explanation, facts.words(fact));
+        return Some(diagnosis);
+    }
+    let rule = rules.of_fact(fact)?;
+    Some(Diagnosis {
+        cause: Some(Cause { rule: rule.id.clone(), line: None, text: facts.words(fact) }),
+        explanation: rule.explanation.clone(),
+        cure: rule.cure.clone(),
+        allowed: rule.actions.clone(),
+        retry: Some(rule.retry),
+        signature: rule.id.clone(),
+        ..plain(Judgement::Known, "", Action::Stop)
+    })
+}
+
+fn unknown(rules: &RuleSet, reading: &Reading, facts: &Facts) -> Diagnosis {
+    let wrapper = reading.wrapper.as_ref();
+    let rule = wrapper.and_then(|wrapper| rules.get(&wrapper.rule));
+    let end = match facts.end {
+        End::Status(status) => format!("It ended with status {status}; no rule knows why."),
+        _ => "No rule knows a line of this log.".to_owned(),
+    };
+    let explanation = match (wrapper, rule) {
+        (Some(wrapper), Some(rule)) => {
+            format!("{end} Line {} only says that something failed: {}", wrapper.line, rule.explanation)
+        }
+        _ => end,
+    };
+    let last = reading.last_suspicious.as_deref().or(wrapper.map(|wrapper| wrapper.text.as_str()));
+    Diagnosis {
+        cure: "Read the last lines of the log.".to_owned(),
+        allowed: rule.map_or_else(|| vec![Action::Stop], |rule| rule.actions.clone()),
+        retry: rule.map(|rule| rule.retry),
+        signature: format!("unknown-{}", Digest::of(template(last.unwrap_or_default())).short()),
+        ..plain(Judgement::Unknown, &explanation, Action::Stop)
+    }
+}
+
+impl Diagnosis {
+    /// What isokiln does if nobody says otherwise.
+    pub fn action(&self) -> Action {
+        self.allowed.first().copied().unwrap_or(Action::Stop)
+    }
+
+    /// Whether running the stage again can help, be it after something else was done; absent where nobody knows.
+    pub fn retry_helps(&self) -> Option<bool> {
+        self.retry.map(|retry| retry != RetryHelps::No)
+    }
+}

@@ -1,0 +1,303 @@
+//! From a log of any size to its cause and an excerpt, in one pass and constant memory.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::excerpt::{Excerpt, ExcerptLine, MOST_BYTES};
+use super::line::clean;
+use super::lines::Lines;
+use super::rule::{Class, Rule};
+use super::rules::{Before, Meaning, RuleSet};
+use super::template::template_id;
+
+/// Longest line read, in bytes; the rest of it is not looked at.
+const LONGEST_LINE: usize = 4 << 10;
+/// Longest line shown, in characters.
+const LONGEST_SHOWN: usize = 400;
+/// Lines around a cause that are shown, before and after it.
+const AROUND: usize = 4;
+/// Causes, wrappers and other suspicious lines that are kept, the first and the last of them.
+const FIRST: usize = 16;
+const LAST: usize = 16;
+/// Lines of the log's beginning and end that are kept.
+const HEAD: usize = 10;
+const TAIL: usize = 60;
+/// Templates that are told apart; what a log has more of is not folded.
+const TEMPLATES: usize = 1 << 16;
+
+/// A line that a rule knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule's id.
+    pub rule: String,
+    /// The line's number, from 1.
+    pub line: u64,
+    /// What it says.
+    pub text: String,
+    /// The package that it names.
+    pub package: Option<String>,
+}
+
+/// What a log holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The earliest line of each rule that names a cause and was not got over, in order. The first is the cause.
+    pub causes: Vec<Finding>,
+    /// The last line that says that something failed, but not why.
+    pub wrapper: Option<Finding>,
+    /// The earliest line of each silent rule: what went wrong though the programs went on.
+    pub silent: Vec<Finding>,
+    /// What a review needs to see.
+    pub excerpt: Excerpt,
+    /// Templates of the last suspicious line, which stands for a failure that nobody knows.
+    pub last_suspicious: Option<String>,
+}
+
+/// Templates of the lines of logs of stages that ended well.
+pub type Templates = HashSet<u64>;
+
+/// Reads a log as it comes.
+pub struct Reducer<'r> {
+    rules: &'r RuleSet,
+    /// What good logs of the same stage hold too; none where there are no such logs.
+    good: Option<&'r Templates>,
+    lines: Lines,
+    number: u64,
+    before: Before,
+    reading: Reading,
+    /// How often each template has come.
+    times: HashMap<u64, u64>,
+    kept: Kept,
+    /// Lines that still belong to the neighbourhood of a cause.
+    following: usize,
+}
+
+/// Lines that may become part of the excerpt, by what makes them worth it.
+#[derive(Default)]
+struct Kept {
+    head: Vec<Line>,
+    around: Ends,
+    recent: VecDeque<Line>,
+    causes: Ends,
+    wrappers: Ends,
+    suspicious: Ends,
+    novel: Ends,
+    tail: VecDeque<Line>,
+}
+
+#[derive(Clone)]
+struct Line {
+    number: u64,
+    text: String,
+    template: u64,
+}
+
+/// The first and the last of many lines.
+#[derive(Default)]
+struct Ends {
+    first: Vec<Line>,
+    last: VecDeque<Line>,
+}
+
+impl Ends {
+    fn push(&mut self, line: Line) {
+        if self.first.len() < FIRST {
+            self.first.push(line);
+        } else {
+            push_bounded(&mut self.last, line, LAST);
+        }
+    }
+}
+
+fn push_bounded(lines: &mut VecDeque<Line>, line: Line, most: usize) {
+    if lines.len() == most {
+        lines.pop_front();
+    }
+    lines.push_back(line);
+}
+
+impl<'r> Reducer<'r> {
+    /// Reads with these rules; `good` tells what is nothing new.
+    pub fn new(rules: &'r RuleSet, good: Option<&'r Templates>) -> Self {
+        Self {
+            rules,
+            good,
+            lines: Lines::new(LONGEST_LINE),
+            number: 0,
+            before: Before::default(),
+            reading: Reading::default(),
+            times: HashMap::new(),
+            kept: Kept::default(),
+            following: 0,
+        }
+    }
+
+    /// Takes the next bytes of the log.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let mut lines = std::mem::replace(&mut self.lines, Lines::new(LONGEST_LINE));
+        lines.feed(bytes, |line| self.line(line));
+        self.lines = lines;
+    }
+
+    /// What the log holds, now that it is over.
+    pub fn finish(mut self) -> Reading {
+        let mut lines = std::mem::replace(&mut self.lines, Lines::new(LONGEST_LINE));
+        lines.finish(|line| self.line(line));
+        self.reading.excerpt = self.kept.excerpt(&self.times, self.number);
+        self.reading
+    }
+
+    fn line(&mut self, bytes: &[u8]) {
+        self.number += 1;
+        let text = clean(bytes);
+        if text.is_empty() {
+            return;
+        }
+        let template = template_id(&text);
+        let is_first = !self.times.contains_key(&template);
+        if !is_first || self.times.len() < TEMPLATES {
+            *self.times.entry(template).or_default() += 1;
+        }
+        let meaning = self.rules.read(&text, &self.before);
+        self.before.push(&text);
+        let line = || Line { number: self.number, text: shown(&text), template };
+        match meaning {
+            Meaning::Nothing => {
+                if is_first && self.good.is_some_and(|good| !good.contains(&template)) {
+                    self.kept.novel.push(line());
+                }
+            }
+            Meaning::Suspicious => {
+                let is_new = self.good.is_none_or(|good| !good.contains(&template));
+                if is_new {
+                    self.reading.last_suspicious = Some(text.clone().into_owned());
+                }
+                if is_first && is_new {
+                    self.kept.suspicious.push(line());
+                }
+            }
+            Meaning::Known(rule) => match rule.class {
+                Class::Benign => {}
+                Class::Overcome => self.reading.causes.clear(),
+                Class::Wrapper => {
+                    self.reading.wrapper = Some(finding(self.rules, rule, self.number, &text));
+                    self.kept.wrappers.push(line());
+                }
+                Class::Cause => {
+                    let found = finding(self.rules, rule, self.number, &text);
+                    let is_known =
+                        |findings: &[Finding]| findings.iter().any(|other| other.rule == found.rule);
+                    if rule.silent && !is_known(&self.reading.silent) {
+                        self.reading.silent.push(found.clone());
+                    }
+                    if !is_known(&self.reading.causes) {
+                        self.reading.causes.push(found);
+                    }
+                    let recent: Vec<_> = self.kept.recent.iter().cloned().collect();
+                    recent.into_iter().for_each(|line| self.kept.around.push(line));
+                    self.kept.causes.push(line());
+                    self.following = AROUND + 1;
+                }
+            },
+        }
+        let line = line();
+        if self.following > 0 {
+            self.following -= 1;
+            self.kept.around.push(line.clone());
+        }
+        if self.kept.head.len() < HEAD {
+            self.kept.head.push(line.clone());
+        }
+        push_bounded(&mut self.kept.recent, line.clone(), AROUND);
+        // Of many alike the end shows the last.
+        match self.kept.tail.back_mut() {
+            Some(last) if last.template == template => *last = line,
+            _ => push_bounded(&mut self.kept.tail, line, TAIL),
+        }
+    }
+}
+
+fn finding(rules: &RuleSet, rule: &Rule, line: u64, text: &str) -> Finding {
+    Finding {
+        rule: rule.id.clone(),
+        line,
+        text: shown(text),
+        package: rules.package(rule, text).map(str::to_owned),
+    }
+}
+
+/// What of a line is shown.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl Kept {
+    /// As much of it as fits, what matters most first, in the order of the log.
+    fn excerpt(self, times: &HashMap<u64, u64>, total: u64) -> Excerpt {
+        let ends = |ends: Ends| ends.first.into_iter().chain(ends.last);
+        // From the end backwards: the last line matters more than those before it.
+        let tail: Vec<_> = self.tail.into_iter().rev().collect();
+        let (last, rest) = tail.split_at(tail.len().min(AROUND * 4));
+        let by_worth = ends(self.causes)
+            .chain(last.iter().cloned())
+            .chain(ends(self.around))
+            .chain(ends(self.wrappers))
+            .chain(ends(self.suspicious))
+            .chain(ends(self.novel))
+            .chain(rest.iter().cloned())
+            .chain(self.head);
+        // Room for the marks of gaps.
+        let mut room = MOST_BYTES - 1024;
+        let mut lines = BTreeMap::new();
+        for line in by_worth {
+            let times = times.get(&line.template).copied().unwrap_or(1);
+            let shown = ExcerptLine { number: line.number, text: line.text, times };
+            let size = shown.render().len() + 1;
+            // A mark of a gap may come before each line.
+            if size + 7 > room {
+                break;
+            }
+            if lines.insert(shown.number, shown).is_none() {
+                room -= size + 7;
+            }
+        }
+        Excerpt { lines: lines.into_values().collect(), total }
+    }
+}
+
+/// Collects the templates of good logs.
+#[derive(Debug)]
+pub struct GoodLogs {
+    lines: Lines,
+    templates: Templates,
+}
+
+impl Default for GoodLogs {
+    fn default() -> Self {
+        Self { lines: Lines::new(LONGEST_LINE), templates: Templates::new() }
+    }
+}
+
+impl GoodLogs {
+    /// Takes the next bytes of a log; an empty piece ends one.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let templates = &mut self.templates;
+        let mut take = |line: &[u8]| {
+            let text = clean(line);
+            if !text.is_empty() && templates.len() < TEMPLATES {
+                templates.insert(template_id(&text));
+            }
+        };
+        self.lines.feed(bytes, &mut take);
+        if bytes.is_empty() {
+            self.lines.finish(take);
+        }
+    }
+
+    /// What all of them hold.
+    pub fn templates(self) -> Templates {
+        self.templates
+    }
+}

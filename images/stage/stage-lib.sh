@@ -36,12 +36,22 @@ unexpected() {
     fail "\"$2\" ended with status $1" "see the last lines of the stage's log"
 }
 
-# Tells how full the disk is, which explains many a failure.
+# report_space PATH WHAT: tells how full a file system is, which explains many a failure.
 report_space() {
     local bytes inodes
     read -r bytes inodes < <(stat --file-system --format '%a %d' "$1")
     bytes=$((bytes * $(stat --file-system --format %S "$1")))
-    _message "{\"free_bytes\":$bytes,\"free_inodes\":$inodes}"
+    _message "{\"room\":{\"what\":\"$2\",\"bytes\":$bytes,\"inodes\":$inodes}}"
+}
+
+# Tells whether the archive's host has an address here, as programs of the stage would find it.
+report_resolver() {
+    local host resolves=false
+    host=$(sed -nE '1s|^deb [a-z+]+://([^/@]*@)?([^/:]+).*|\2|p' /isokiln/sources.list 2>/dev/null)
+    # Through a proxy, names are none of the stage's business.
+    [[ $host && ! ${http_proxy:-}${HTTP_PROXY:-} ]] || return 0
+    ! timeout 5 getent ahosts "$host" >/dev/null || resolves=true
+    _message "{\"resolves\":$resolves}"
 }
 
 # Tells how long the kind's script took, given two values of EPOCHREALTIME.
@@ -94,7 +104,10 @@ enter_rootfs() {
     mount -t tmpfs -o mode=1777 tmpfs "$ROOTFS/tmp"
     _hold_initramfs
     _lend_resolver
-    if [[ $ISOKILN_ARCHIVE = yes ]]; then _lend_packages; fi
+    if [[ $ISOKILN_ARCHIVE = yes ]]; then
+        _lend_mirror
+        _lend_packages
+    fi
     _lend_policy
 }
 
@@ -154,7 +167,7 @@ leave_rootfs() {
     local mount
     # A service that was started after all would keep the tree busy.
     _end_processes
-    for mount in etc/resolv.conf var/cache/apt/archives var/lib/apt/lists "${_isokiln_mounts[@]}"; do
+    for mount in "${_isokiln_lent_sources[@]}" etc/resolv.conf var/cache/apt/archives var/lib/apt/lists "${_isokiln_mounts[@]}"; do
         mountpoint --quiet "$ROOTFS/$mount" && umount --recursive --lazy "$ROOTFS/$mount"
     done
     [[ ! -e /isokiln/lent-resolver ]] || rm -f "$ROOTFS/etc/resolv.conf"
@@ -169,10 +182,27 @@ _lend_packages() {
     # A root file system without apt has none.
     sources=$({ find "$ROOTFS"/etc/apt/sources.list* -type f -exec cat {} + 2>/dev/null || true; } | sha256sum)
     lists=$CACHE/lists/${sources:0:16}
+    # Another stage may be using them: they are moved out of the way, and go with this stage's other files.
+    if [[ $ISOKILN_FRESH_CACHE = yes && -d $lists ]]; then mv "$lists" "${ISOKILN_DEBS%/*}/stale-lists"; fi
     mkdir -p "$lists" "$ROOTFS/var/lib/apt/lists" "$ROOTFS/var/cache/apt/archives"
     borrow_debs "$ISOKILN_DEBS"
     mount --bind "$lists" "$ROOTFS/var/lib/apt/lists"
     mount --bind "$ISOKILN_DEBS" "$ROOTFS/var/cache/apt/archives"
+}
+
+# Where a mirror has failed and another stands in for it, the root file system uses that one, without a trace in it.
+_isokiln_lent_sources=()
+_lend_mirror() {
+    local file copy number=0
+    [[ -s /isokiln/mirrors.sed ]] || return 0
+    for file in "$ROOTFS"/etc/apt/sources.list "$ROOTFS"/etc/apt/sources.list.d/*; do
+        [[ -f $file && ! -L $file ]] || continue
+        copy=/isokiln/lent-sources.$((number += 1))
+        sed --regexp-extended --file=/isokiln/mirrors.sed "$file" >"$copy"
+        if cmp --quiet "$file" "$copy"; then continue; fi
+        mount --bind "$copy" "$file"
+        _isokiln_lent_sources+=("${file#"$ROOTFS/"}")
+    done
 }
 
 # An initramfs takes as long to make as many packages to install, and each package that has a say in it asks for a new one.
@@ -258,6 +288,8 @@ _isokiln_log=/isokiln/apt.log
 # stage's own. They are links, so it costs nothing, and apt may delete them.
 borrow_debs() {
     mkdir -p "$CACHE/debs" "$1/partial"
+    # What is broken stays broken, and what is whole can be fetched again. Other stages have links of their own.
+    [[ $ISOKILN_FRESH_CACHE = no ]] || find "$CACHE/debs" -type f -delete
     find "$CACHE/debs" -name '*.deb' -exec ln -t "$1" {} + 2>/dev/null || true
 }
 

@@ -95,9 +95,20 @@ pub(crate) struct Build {
     /// there is memory for them, where not given
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub(crate) parallel: Option<usize>,
+    /// Whether a failed stage is run again where its log shows that this can help: as the policy says, after asking, or
+    /// not at all
+    #[arg(long, value_enum, default_value_t = RecoverMode::Auto)]
+    pub(crate) recover: RecoverMode,
     /// Compression of new layers; gzip is for container engines before 2021
     #[arg(long, value_enum, default_value_t = LayerCompression::Zstd)]
     pub(crate) compression: LayerCompression,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecoverMode {
+    Auto,
+    Ask,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

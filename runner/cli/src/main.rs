@@ -3,6 +3,7 @@
 mod args;
 mod boots;
 mod commands;
+mod consent;
 mod diagnostics;
 mod grid;
 mod output;

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use isokiln_core::exit;
+use isokiln_engine::definition::DefinitionError;
 use isokiln_engine::kinds::KindError;
 use isokiln_engine::run::RunError;
-use isokiln_engine::testbed::TestbedError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ pub(crate) fn error(format: Format, error: &RunError) {
     let (path, text, mistakes) = match error {
         RunError::Pipeline { path, text, diagnostics } => (Some(path), text.as_str(), Some(diagnostics)),
         RunError::Kind(KindError::Manifest { path, text, diagnostics })
-        | RunError::Testbed(TestbedError::Wrong { path, text, diagnostics }) => {
+        | RunError::Definition(DefinitionError::Wrong { path, text, diagnostics }) => {
             (Some(path), text.as_str(), Some(diagnostics))
         }
         _ => (None, "", None),

@@ -9,6 +9,7 @@ use isokiln_core::boot::Verdict;
 use isokiln_core::event::{Event, Usage};
 use isokiln_core::names::StageName;
 use isokiln_core::record::{RunRecord, StageState};
+use isokiln_core::review::{Judgement, Review};
 use isokiln_core::units::{show_duration, show_size};
 use isokiln_engine::run::Reporter;
 
@@ -214,6 +215,14 @@ impl State {
                 );
                 self.say(&format!("{}{}", line("Done", &good(), &text), faint().apply_to(used(usage))));
             }
+            Event::StageReviewed { stage, review, .. } => self.review(stage, review),
+            Event::StageRecovering { stage, action, cause, pause_seconds, .. } => {
+                self.end();
+                let pause = show_duration(Duration::from_secs_f64(*pause_seconds));
+                self.say(&line("Failed", &fair(), &format!("{stage}: {cause}")));
+                self.say(&line("Recover", &calm(), &format!("{stage}: {action}, then again in {pause}")));
+                self.begin(stage.as_str(), "waiting before it runs again");
+            }
             Event::StageFailed { stage, cause, hint, log, tail } => {
                 self.end();
                 for text in tail {
@@ -245,6 +254,23 @@ impl State {
                 }
                 self.summary(*exit_code, *seconds);
             }
+        }
+    }
+
+    /// What a review found, where there is anything to tell.
+    fn review(&self, stage: &StageName, review: &Review) {
+        let (word, style) = match review.verdict {
+            Judgement::Clean => return,
+            Judgement::Suspect => ("warning", fair()),
+            Judgement::Known | Judgement::Unknown => ("Review", calm()),
+        };
+        let place = review.cause.as_ref().map(|cause| match cause.line {
+            Some(number) => format!("line {number} of its log: {}", cause.text),
+            None => cause.text.clone(),
+        });
+        self.say(&line(word, &style, &format!("{stage}: {}", place.as_ref().unwrap_or(&review.explanation))));
+        if place.is_some() {
+            self.say(&line("", &faint(), &review.explanation));
         }
     }
 

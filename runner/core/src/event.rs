@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::{BootReport, CheckResult, Comparison, Phase};
 use crate::digest::{DiffId, Digest};
 use crate::names::{PipelineName, ProfileName, RunId, StageName};
+use crate::review::{Action, Review};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,6 +142,30 @@ pub enum Event {
         log: String,
         /// The log's last lines.
         tail: Vec<String>,
+    },
+    /// A stage's log was reviewed.
+    StageReviewed {
+        /// The stage.
+        stage: StageName,
+        /// Which run of its script this was, from 1.
+        attempt: usize,
+        /// What the review came to.
+        review: Box<Review>,
+        /// Seconds that it took.
+        seconds: f64,
+    },
+    /// A failed stage is run again.
+    StageRecovering {
+        /// The stage.
+        stage: StageName,
+        /// What is done about it.
+        action: Action,
+        /// Which run of its script failed, from 1.
+        attempt: usize,
+        /// Why it failed, in one line.
+        cause: String,
+        /// Seconds to wait first.
+        pause_seconds: f64,
     },
     /// A file left the build.
     Artifact {

@@ -6,6 +6,7 @@ use crate::boot::Verdict;
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::names::{PipelineName, ProfileName, RunId, StageName};
+use crate::review::Action;
 
 /// A run so far; complete once `exit_code` is there.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct StageRecord {
     pub manifest: Option<Digest>,
     /// Seconds from the making of its container until it was done.
     pub seconds: f64,
+    /// What was done each time it had failed and was run again.
+    #[serde(default)]
+    pub recoveries: Vec<Action>,
 }
 
 /// What became of a stage in a run.
@@ -113,6 +117,7 @@ impl RunRecord {
             Event::CheckpointStored { stage, manifest, .. } => {
                 self.stage(stage).manifest = Some(*manifest);
             }
+            Event::StageRecovering { stage, action, .. } => self.stage(stage).recoveries.push(*action),
             Event::StageFailed { stage, cause, .. } => {
                 self.stage(stage).state = StageState::Failed;
                 self.error = Some(format!("stage {stage}: {cause}"));
@@ -161,6 +166,7 @@ impl RunRecord {
                 state: StageState::Started,
                 manifest: None,
                 seconds: 0.0,
+                recoveries: Vec::new(),
             });
             self.stages.len() - 1
         });

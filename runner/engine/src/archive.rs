@@ -67,6 +67,9 @@ impl ArchiveError {
 pub trait Fetch: Send + Sync {
     /// The file's bytes; `None` where the server says that it has no such file.
     async fn fetch(&self, url: &str) -> Result<Option<Vec<u8>>, String>;
+
+    /// What time it is for the server, in seconds since 1970; `None` where it does not say.
+    async fn server_time(&self, url: &str) -> Option<i64>;
 }
 
 /// The real one.
@@ -120,6 +123,16 @@ impl Fetch for HttpFetch {
                 Err((_, reason)) => return Err(reason),
             }
         }
+    }
+
+    async fn server_time(&self, url: &str) -> Option<i64> {
+        let response = self.client.head(url).timeout(CONNECT_TIMEOUT).send().await.ok()?;
+        // A cache tells when it was told.
+        if response.headers().contains_key(reqwest::header::AGE) {
+            return None;
+        }
+        let date = response.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+        Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().as_second())
     }
 }
 

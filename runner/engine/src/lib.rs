@@ -2,10 +2,13 @@
 
 pub mod archive;
 pub mod boot;
+pub mod definition;
+pub mod hooks;
 pub mod inspect;
 pub mod kinds;
 pub mod library;
 mod process;
+pub mod rules;
 pub mod run;
 pub mod sandbox;
 pub mod store;

@@ -1,4 +1,4 @@
-//! What isokiln brings along inside its binary: stage library, bundled kinds, machine profiles.
+//! What isokiln brings along inside its binary: stage library, bundled kinds, machine profiles, rules.
 
 use bytes::Bytes;
 use isokiln_core::digest::{Digest, Hasher};
@@ -70,6 +70,15 @@ pub const CHECKS: [(&str, &str); 9] = [
     ("calamares", include_str!("../../../qemu/checks/calamares.toml")),
     ("secure-boot", include_str!("../../../qemu/checks/secure-boot.toml")),
 ];
+
+macro_rules! rules {
+    ($($name:literal),*) => {
+        [$(($name, include_str!(concat!("../../../review/rules/", $name, ".toml")))),*]
+    };
+}
+
+/// Rules that logs are reviewed by: name and contents of their file.
+pub const RULES: [(&str, &str); 1] = rules!["facts"];
 
 /// Packages of the builder image, one a line.
 pub const BUILDER_PACKAGES: &str = include_str!("../../../images/builder/packages.list");

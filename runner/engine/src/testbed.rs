@@ -1,13 +1,12 @@
 //! Finding machine profiles and checks: those inside the binary, and those of the project.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use isokiln_core::boot::{CheckCatalog, CheckDefinition, MachineProfile};
 use isokiln_core::diagnostic::Diagnostics;
 use isokiln_core::names::ProfileName;
 
+use crate::definition::{Definition, DefinitionError, own};
 use crate::library::{CHECKS, MACHINE_PROFILES};
 
 /// Folders of a project's own profiles and checks, beside its pipeline files.
@@ -23,32 +22,9 @@ pub struct Testbed {
     pub checks: CheckCatalog,
 }
 
-/// Why a profile or a check of the project cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TestbedError {
-    /// Its file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Its file is wrong.
-    #[error("{} is not valid", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Its text.
-        text: String,
-        /// What is wrong with it.
-        diagnostics: Diagnostics,
-    },
-}
-
 impl Testbed {
     /// What is bundled, and what lies in `profiles/` and `checks/` of a folder, which comes first.
-    pub fn beside(folder: &Path) -> Result<Self, TestbedError> {
+    pub fn beside(folder: &Path) -> Result<Self, DefinitionError> {
         let bundled = |files: &[(&str, &str)]| -> Vec<Definition> {
             files.iter().map(|(name, text)| Definition::bundled(name, text)).collect()
         };
@@ -87,56 +63,9 @@ fn wrong_name(error: &isokiln_core::names::InvalidName) -> Diagnostics {
     Diagnostics(vec![isokiln_core::diagnostic::Diagnostic::new(error.to_string(), 0..1)])
 }
 
-/// A file with a definition in it.
-struct Definition {
-    name: String,
-    path: PathBuf,
-    text: String,
-}
-
-impl Definition {
-    fn bundled(name: &str, text: &str) -> Self {
-        Self { name: name.to_owned(), path: PathBuf::from(format!("{name}.toml")), text: text.to_owned() }
-    }
-
-    fn read<T>(self, parse: impl FnOnce(&str, &str) -> Result<T, Diagnostics>) -> Result<T, TestbedError> {
-        parse(&self.name, &self.text).map_err(|diagnostics| TestbedError::Wrong {
-            path: self.path,
-            text: self.text,
-            diagnostics,
-        })
-    }
-}
-
-/// The TOML files of a folder, in the order of their names; none where there is no such folder.
-fn own(folder: &Path) -> Result<Vec<Definition>, TestbedError> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let read = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TestbedError::Read { path, source }
-    };
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(read(folder))? {
-        let path = entry.map_err(read(folder))?.path();
-        if path.extension().is_some_and(|end| end == "toml") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = fs::read_to_string(&path).map_err(read(&path))?;
-            let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-            Ok(Definition { name, path, text })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
@@ -302,6 +231,9 @@ mod tests {
         fs::create_dir(&checks).unwrap();
         fs::write(checks.join("mine.toml"), "summary = 3\n").unwrap();
         let error = Testbed::beside(folder.path()).unwrap_err();
-        assert!(matches!(&error, TestbedError::Wrong { path, .. } if path.ends_with("mine.toml")), "{error}");
+        assert!(
+            matches!(&error, DefinitionError::Wrong { path, .. } if path.ends_with("mine.toml")),
+            "{error}"
+        );
     }
 }

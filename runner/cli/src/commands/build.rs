@@ -1,9 +1,10 @@
 //! `isokiln build`.
 
+use isokiln_core::review::Recover;
 use isokiln_engine::run::{BuildOptions, Project, RunError, Testing};
 use isokiln_engine::store::Compression;
 
-use crate::args::{Build, Global, LayerCompression};
+use crate::args::{Build, Global, LayerCompression, RecoverMode};
 
 pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
     // What is wrong with the file is told before anything is made, isokiln's folder included.
@@ -17,6 +18,11 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
             LayerCompression::Gzip => Compression::Gzip,
         },
         parallel: args.parallel,
+        recover: match args.recover {
+            RecoverMode::Auto => Recover::Auto,
+            RecoverMode::Ask => Recover::Ask,
+            RecoverMode::Off => Recover::Off,
+        },
     };
     let testing = match (args.no_test, args.retest) {
         (true, _) => Testing::Never,

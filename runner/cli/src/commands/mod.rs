@@ -19,6 +19,7 @@ use isokiln_engine::archive::HttpFetch;
 use isokiln_engine::run::{Events, RunError, Session, SystemClock};
 
 use crate::args::{Cli, Command, Format, Image};
+use crate::consent::AtTerminal;
 use crate::reporter::Terminal;
 use crate::{output, signals};
 
@@ -92,5 +93,5 @@ fn session(format: Format, junit: Option<&Path>) -> Result<Session, RunError> {
     let cancel = signals::listen(Arc::new(events.clone()))
         .map_err(|error| RunError::Network(format!("signals cannot be caught: {error}")))?;
     let fetch = HttpFetch::new().map_err(RunError::Network)?;
-    Ok(Session { events, cancel, clock, fetch: Arc::new(fetch) })
+    Ok(Session { events, cancel, clock, fetch: Arc::new(fetch), consent: Arc::new(AtTerminal) })
 }

@@ -3,6 +3,7 @@
 mod boot_test;
 mod limits;
 mod order;
+mod review;
 mod stage;
 mod system;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::table::{Table, parse};
 
 pub use boot_test::BootTest;
 pub use limits::Limits;
+pub use review::{Gate, Hook, Hooks, ReviewWhen};
 pub use stage::Stage;
 pub use system::{Architecture, Distribution, System};
 
@@ -30,6 +32,12 @@ pub struct Pipeline {
     pub stages: Vec<Stage>,
     /// What is tested when the ISO is made.
     pub boot_test: Option<BootTest>,
+    /// Which stages' logs are reviewed.
+    pub review: ReviewWhen,
+    /// What a review may hold up.
+    pub gate: Gate,
+    /// What is known of the scripts that are run around stages.
+    pub hooks: Hooks,
 }
 
 /// The names that a pipeline file may use.
@@ -61,6 +69,9 @@ impl Pipeline {
                 None
             }
         };
+        let (review, gate) = review::read_review(&mut table, &mut out);
+        let hooks =
+            table.table("hooks", &mut out).map(|hooks| Hooks::read(hooks, &mut out)).unwrap_or_default();
         let limits = match table.table("limits", &mut out) {
             Some(limits) => Limits::default().read(limits, &mut out),
             None => Limits::default(),
@@ -86,7 +97,9 @@ impl Pipeline {
             );
         }
         table.finish(&mut out);
-        out.or(|| Some(Self { name: name?.value, system: system?, stages: stages?, boot_test }))
+        out.or(|| {
+            Some(Self { name: name?.value, system: system?, stages: stages?, boot_test, review, gate, hooks })
+        })
     }
 
     /// The stage of that name.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 use super::facts::{End, Fact, Facts};
-use super::reduce::{Finding, Reading};
+use super::reduce::{Finding, LogReading};
 use super::rule::RetryHelps;
 use super::rules::RuleSet;
 use super::template::template;
@@ -58,7 +58,7 @@ pub struct Diagnosis {
 
 /// What the rules make of a log and the facts about its stage. Strong facts explain everything that the log says;
 /// then comes the earliest line that names a cause; then other facts. What is left is not guessed at.
-pub fn diagnose(rules: &RuleSet, reading: &Reading, facts: &Facts) -> Diagnosis {
+pub fn diagnose(rules: &RuleSet, reading: &LogReading, facts: &Facts) -> Diagnosis {
     if facts.ended_well() {
         return match reading.silent.first() {
             Some(finding) => of_finding(rules, finding, Judgement::Suspect),
@@ -79,10 +79,12 @@ pub fn diagnose(rules: &RuleSet, reading: &Reading, facts: &Facts) -> Diagnosis 
     });
     let by_line = || reading.causes.first().map(|finding| of_finding(rules, finding, Judgement::Known));
     let weak = || {
-        let weak = facts_held.iter().filter(|fact| !fact.is_strong());
+        // That a stage has no network only matters where it looked for one.
+        let weak = facts_held.iter().filter(|fact| !fact.is_strong() && **fact != Fact::NoNetwork);
         weak.filter_map(|fact| of_fact(rules, reading, facts, *fact)).next()
     };
-    told.or(both).or_else(by_line).or_else(weak).unwrap_or_else(|| unknown(rules, reading, facts))
+    let offline = facts_held.contains(&Fact::NoNetwork).then(|| offline(rules, reading)).flatten();
+    told.or(offline).or(both).or_else(by_line).or_else(weak).unwrap_or_else(|| unknown(rules, reading, facts))
 }
 
 fn plain(judgement: Judgement, explanation: &str, action: Action) -> Diagnosis {
@@ -114,7 +116,7 @@ fn of_finding(rules: &RuleSet, finding: &Finding, judgement: Judgement) -> Diagn
 }
 
 /// The cause that a fact is, with the line that says the same where there is one.
-fn of_fact(rules: &RuleSet, reading: &Reading, facts: &Facts, fact: Fact) -> Option<Diagnosis> {
+fn of_fact(rules: &RuleSet, reading: &LogReading, facts: &Facts, fact: Fact) -> Option<Diagnosis> {
     let says_so = |finding: &&Finding| rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(fact));
     if let Some(finding) = reading.causes.iter().find(says_so) {
         let mut diagnosis = of_finding(rules, finding, Judgement::Known);
@@ -134,7 +136,22 @@ fn of_fact(rules: &RuleSet, reading: &Reading, facts: &Facts, fact: Fact) -> Opt
     })
 }
 
-fn unknown(rules: &RuleSet, reading: &Reading, facts: &Facts) -> Diagnosis {
+/// A name that could not be resolved by a stage that has no network.
+fn offline(rules: &RuleSet, reading: &LogReading) -> Option<Diagnosis> {
+    let rule = rules.of_fact(Fact::NoNetwork)?;
+    let first = reading.causes.first()?;
+    (rules.get(&first.rule)?.fact == Some(Fact::NoResolver)).then(|| Diagnosis {
+        cause: Some(Cause { rule: rule.id.clone(), line: Some(first.line), text: first.text.clone() }),
+        explanation: rule.explanation.clone(),
+        cure: rule.cure.clone(),
+        allowed: rule.actions.clone(),
+        retry: Some(rule.retry),
+        signature: rule.id.clone(),
+        ..plain(Judgement::Known, "", Action::Stop)
+    })
+}
+
+fn unknown(rules: &RuleSet, reading: &LogReading, facts: &Facts) -> Diagnosis {
     let wrapper = reading.wrapper.as_ref();
     let rule = wrapper.and_then(|wrapper| rules.get(&wrapper.rule));
     let end = match facts.end {

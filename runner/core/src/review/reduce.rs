@@ -39,7 +39,7 @@ pub struct Finding {
 
 /// What a log holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct LogReading {
     /// The earliest line of each rule that names a cause and was not got over, in order. The first is the cause.
     pub causes: Vec<Finding>,
     /// The last line that says that something failed, but not why.
@@ -63,7 +63,7 @@ pub struct Reducer<'r> {
     lines: Lines,
     number: u64,
     before: Before,
-    reading: Reading,
+    reading: LogReading,
     /// How often each template has come.
     times: HashMap<u64, u64>,
     kept: Kept,
@@ -124,7 +124,7 @@ impl<'r> Reducer<'r> {
             lines: Lines::new(LONGEST_LINE),
             number: 0,
             before: Before::default(),
-            reading: Reading::default(),
+            reading: LogReading::default(),
             times: HashMap::new(),
             kept: Kept::default(),
             following: 0,
@@ -139,7 +139,7 @@ impl<'r> Reducer<'r> {
     }
 
     /// What the log holds, now that it is over.
-    pub fn finish(mut self) -> Reading {
+    pub fn finish(mut self) -> LogReading {
         let mut lines = std::mem::replace(&mut self.lines, Lines::new(LONGEST_LINE));
         lines.finish(|line| self.line(line));
         self.reading.excerpt = self.kept.excerpt(&self.times, self.number);

@@ -9,6 +9,7 @@ use isokiln_core::pipeline::Stage;
 
 use super::build::Build;
 use super::error::RunError;
+use super::failure::Failure;
 use crate::store::StoreError;
 
 impl Build {
@@ -24,7 +25,7 @@ impl Build {
             if !is_file_name(&name) {
                 let cause = format!("an artifact is called {name:?}, which is no name of a file");
                 let hint = "put files, not folders, into ARTIFACTS".to_owned();
-                return Err(self.failed(stage, cause, Some(hint), Vec::new()));
+                return Err(self.failed(stage, Failure { cause, hint: Some(hint) }, Vec::new()));
             }
             let flow = self
                 .sandbox

@@ -1,23 +1,41 @@
 //! A build from its first stage to the last verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
+use isokiln_core::archive::ArchiveState;
 use isokiln_core::kind::Kind;
 use isokiln_core::names::StageName;
-use isokiln_core::pipeline::Stage;
+use isokiln_core::pipeline::{ReviewWhen, Stage};
 use isokiln_core::plan::BuildContext;
+use isokiln_core::review::Recover;
 use tokio::sync::Mutex;
 
 use super::clock::Clock;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
+use super::mirrors::Mirrors;
 use super::project::Project;
+use super::recover::{Consent, Recovery};
+use super::reviewer::Reviewer;
+use super::reviews::{Reviews, broken_off};
 use super::unpack::Unpacked;
-use crate::sandbox::{CancelWatch, Sandbox};
+use crate::rules::rules_beside;
+use crate::sandbox::{Cancel, CancelWatch, Sandbox, cancelled};
 use crate::store::{Compression, Store};
+
+/// Times that a build waits for its engine.
+const MOST_RETURNS: usize = 3;
+/// How long it waits each time, and how often it asks.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
+const ENGINE_PAUSE: Duration = Duration::from_millis(500);
+/// Share of a build's time that it waits at its end for reviews that only advise, and what it waits at least.
+const REVIEWS_SHARE: f64 = 0.01;
+const REVIEWS_LEAST: Duration = Duration::from_millis(500);
 
 /// What the caller wants of a build besides what the pipeline says.
 #[derive(Debug, Clone)]
@@ -30,12 +48,36 @@ pub struct BuildOptions {
     pub compression: Compression,
     /// Scripts that may run at the same time; `None` for as many as the engine has room for.
     pub parallel: Option<usize>,
+    /// Who decides whether a failed stage is run again.
+    pub recover: Recover,
 }
 
 impl Default for BuildOptions {
     fn default() -> Self {
-        Self { until: None, from: None, compression: Compression::Zstd, parallel: None }
+        Self {
+            until: None,
+            from: None,
+            compression: Compression::Zstd,
+            parallel: None,
+            recover: Recover::Auto,
+        }
     }
+}
+
+/// The edges of a build.
+pub struct Edges {
+    /// Where stages run.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// Who is told.
+    pub events: Events,
+    /// The user's wish to stop.
+    pub cancel: CancelWatch,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// The package archive's mirrors.
+    pub mirrors: Arc<dyn Mirrors>,
+    /// Who is asked before a failed stage is run again.
+    pub consent: Arc<dyn Consent>,
 }
 
 /// A build in progress.
@@ -43,13 +85,20 @@ pub struct Build {
     pub(super) store: Store,
     pub(super) run: RunFolder,
     pub(super) project: Project,
-    pub(super) context: BuildContext,
+    /// The archive as it was when the build began.
+    pub(super) archive: ArchiveState,
+    context: RwLock<Arc<BuildContext>>,
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) events: Events,
     pub(super) cancel: CancelWatch,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) mirrors: Arc<dyn Mirrors>,
+    pub(super) consent: Arc<dyn Consent>,
     pub(super) options: BuildOptions,
     pub(super) unpacked: Mutex<Unpacked>,
+    pub(super) reviewer: Arc<Reviewer>,
+    pub(super) reviews: Reviews,
+    pub(super) recovery: Recovery,
     /// Files in the run folder, and seconds that stages' own scripts took.
     outcome: std::sync::Mutex<Outcome>,
 }
@@ -67,42 +116,58 @@ pub struct Outcome {
 
 impl Build {
     /// Puts a build together.
-    #[expect(clippy::too_many_arguments, reason = "each is an edge of its own, given once")]
     pub fn new(
         home: &Home,
         run: RunFolder,
         project: Project,
         context: BuildContext,
-        sandbox: Arc<dyn Sandbox>,
-        events: Events,
-        cancel: CancelWatch,
-        clock: Arc<dyn Clock>,
+        edges: Edges,
         options: BuildOptions,
     ) -> Result<Self, RunError> {
         let store = home.store()?;
+        let rules = Arc::new(rules_beside(project.file.parent().unwrap_or(Path::new("")))?);
+        let reviewer = Reviewer::new(home, &run, &project.pipeline, rules, edges.events.clone());
         Ok(Self {
             store,
             run,
             project,
-            context,
-            sandbox,
-            events,
-            cancel,
-            clock,
+            archive: context.archive.clone(),
+            context: RwLock::new(Arc::new(context)),
+            sandbox: edges.sandbox,
+            events: edges.events,
+            cancel: edges.cancel,
+            clock: edges.clock,
+            mirrors: edges.mirrors,
+            consent: edges.consent,
             options,
             unpacked: Mutex::default(),
+            reviewer: Arc::new(reviewer),
+            reviews: Reviews::default(),
+            recovery: Recovery::default(),
             outcome: std::sync::Mutex::default(),
         })
     }
 
     /// Runs every stage whose checkpoint is not there. What runs in the engine is gone afterwards,
     /// whatever happened.
-    pub async fn run(self) -> Result<Outcome, RunError> {
+    pub async fn run(mut self) -> Result<Outcome, RunError> {
+        let started = Instant::now();
+        let mut returns = 0;
         let result = loop {
             match self.run_stages().await {
                 // The blob is out of the way; the next round does without what rests on it.
                 Err(RunError::DamagedCheckpoint { blob }) => {
                     self.events.warn(format!("blob {blob} in the store is damaged"));
+                }
+                // What is not trusted runs in the next round.
+                Err(RunError::RolledBack { .. }) => {}
+                Err(error) if error.is_engine_gone() && self.waits_for_engine(returns) => {
+                    returns += 1;
+                    self.events.warn(format!("{}; waiting for it to come back", told_in_full(&error)));
+                    let Some(sandbox) = self.engine_again().await else { break Err(error) };
+                    self.sandbox = sandbox;
+                    self.unpacked = Mutex::default();
+                    self.events.warn("the container engine is back; going on from the last checkpoint");
                 }
                 result => break result,
             }
@@ -112,9 +177,53 @@ impl Build {
             // The first error is the one to end with.
             self.events.warn(format!("the engine could not be tidied up: {error}"));
         }
+        let left = self.reviews.end(started.elapsed().mul_f64(REVIEWS_SHARE).max(REVIEWS_LEAST)).await;
+        if left > 0 {
+            self.events.emit(broken_off(left));
+        }
         result?;
         destroyed.map_err(RunError::sandbox("the engine could not be tidied up"))?;
         Ok(self.outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a build whose engine has gone away waits for it.
+    fn waits_for_engine(&self, returns: usize) -> bool {
+        let reviews = self.project.pipeline.review != ReviewWhen::Off;
+        let asked = *self.cancel.borrow();
+        reviews && self.options.recover == Recover::Auto && returns < MOST_RETURNS && asked == Cancel::No
+    }
+
+    /// Waits until the engine answers again and what it had of this run is gone; `None` where it does not.
+    async fn engine_again(&self) -> Option<Arc<dyn Sandbox>> {
+        let mut cancel = self.cancel.clone();
+        let waiting = async {
+            loop {
+                match self.sandbox.again().await {
+                    Ok(sandbox) => return Some(sandbox),
+                    Err(error) => tracing::debug!("the engine is not back yet: {error}"),
+                }
+                tokio::time::sleep(ENGINE_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            sandbox = waiting => sandbox,
+            () = tokio::time::sleep(ENGINE_PATIENCE) => None,
+            () = cancelled(&mut cancel) => None,
+        }
+    }
+
+    /// What stages rest on now.
+    pub(super) fn context(&self) -> Arc<BuildContext> {
+        self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another mirror stands in for the archive's, from now on.
+    pub(super) fn set_archive(&self, archive: ArchiveState) {
+        if let Some(suite) = archive.0.first() {
+            self.events.warn(format!("the archive at {} stands in for the one that failed", suite.uri));
+        }
+        let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
+        *context = Arc::new(BuildContext { archive, ..(**context).clone() });
     }
 
     pub(super) fn count_script(&self, seconds: f64) {
@@ -160,12 +269,13 @@ impl Build {
         let mut forced = BTreeSet::new();
         if let Some(from) = &self.options.from {
             forced.insert(self.named(from)?.name.clone());
-            for stage in stages {
-                if stage.parent.as_ref().is_some_and(|parent| forced.contains(parent)) {
-                    forced.insert(stage.name.clone());
-                }
-            }
         }
+        add_descendants(&mut forced, stages);
+        // What has been run for its own sake is not run again in a later round.
+        forced.retain(|stage| !self.recovery.was_run(stage));
+        let mut distrusted = self.recovery.distrusted();
+        add_descendants(&mut distrusted, stages);
+        forced.extend(distrusted);
         Ok(forced)
     }
 
@@ -179,5 +289,22 @@ impl Build {
 
     pub(super) fn kind(&self, stage: &Stage) -> Option<&Kind> {
         self.project.kinds.catalog.get(stage.kind.as_str())
+    }
+}
+
+/// Adds the stages that rest on those of the set; each comes after its parent.
+fn add_descendants(set: &mut BTreeSet<StageName>, stages: &[Stage]) {
+    for stage in stages {
+        if stage.parent.as_ref().is_some_and(|parent| set.contains(parent)) {
+            set.insert(stage.name.clone());
+        }
+    }
+}
+
+/// An error with what it comes from.
+fn told_in_full(error: &RunError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

@@ -8,16 +8,18 @@ use isokiln_core::diagnostic::Diagnostics;
 use isokiln_core::digest::Digest;
 use isokiln_core::exit;
 use isokiln_core::names::StageName;
+use isokiln_core::review::RuleSetError;
 use isokiln_core::suggest::nearest;
 use isokiln_core::units::show_size;
 
 use crate::archive::ArchiveError;
 use crate::boot::BootError;
+use crate::definition::DefinitionError;
 use crate::kinds::KindError;
+use crate::rules::RulesError;
 use crate::sandbox::SandboxError;
 use crate::sandbox::docker::InputError;
 use crate::store::StoreError;
-use crate::testbed::TestbedError;
 
 /// What ended a command.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +71,20 @@ pub enum RunError {
         /// Those that there are.
         known: Vec<String>,
     },
-    /// A machine profile or a check of the project is wrong.
+    /// A machine profile, a check or a rule of the project is wrong.
     #[error(transparent)]
-    Testbed(#[from] TestbedError),
+    Definition(#[from] DefinitionError),
+    /// The rules for reviews cannot be used together.
+    #[error(transparent)]
+    Rules(RuleSetError),
+    /// A log on the command line cannot be read.
+    #[error("cannot read the log {}", path.display())]
+    ReadLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A check on the command line is not known.
     #[error(transparent)]
     NoSuchCheck(#[from] UnknownCheck),
@@ -136,6 +149,14 @@ pub enum RunError {
         /// The blob.
         blob: Digest,
     },
+    /// A stage failed, and the one before it is run again too; the build plans again.
+    #[error("stage {stage} rolls back to {to}")]
+    RolledBack {
+        /// The stage.
+        stage: StageName,
+        /// The stage before it.
+        to: StageName,
+    },
     /// A stage failed.
     #[error("stage {stage} failed: {cause}")]
     Stage {
@@ -172,6 +193,15 @@ pub enum RunError {
     Cancelled,
 }
 
+impl From<RulesError> for RunError {
+    fn from(error: RulesError) -> Self {
+        match error {
+            RulesError::Definition(error) => Self::Definition(error),
+            RulesError::Set(error) => Self::Rules(error),
+        }
+    }
+}
+
 impl RunError {
     pub(super) fn sandbox(what: impl Into<String>) -> impl FnOnce(SandboxError) -> Self {
         let what = what.into();
@@ -189,7 +219,9 @@ impl RunError {
             Self::ReadPipeline { .. }
             | Self::Pipeline { .. }
             | Self::Kind(_)
-            | Self::Testbed(_)
+            | Self::Definition(_)
+            | Self::Rules(_)
+            | Self::ReadLog { .. }
             | Self::NoSuchCheck(_)
             | Self::SameCheck { .. }
             | Self::NoMachineFor { .. }
@@ -206,10 +238,19 @@ impl RunError {
             | Self::Sandbox { .. }
             | Self::Store { .. }
             | Self::DamagedCheckpoint { .. }
+            | Self::RolledBack { .. }
             | Self::Folder { .. }
             | Self::Network(_) => exit::NOT_READY,
             Self::Cancelled => exit::CANCELLED,
         }
+    }
+
+    /// Whether the engine has gone away.
+    pub(super) fn is_engine_gone(&self) -> bool {
+        matches!(
+            self,
+            Self::Sandbox { source: SandboxError::HungUp { .. } | SandboxError::Unreachable { .. }, .. }
+        )
     }
 
     /// What the user can do next.
@@ -246,14 +287,18 @@ impl RunError {
             Self::Archive { source, .. } => Some(archive_hint(source)),
             Self::Sandbox { source, .. } => sandbox_hint(source),
             Self::Store { source, .. } => store_hint(source),
-            Self::DamagedCheckpoint { .. } => Some("build again: it makes anew what is damaged".to_owned()),
+            Self::DamagedCheckpoint { .. } | Self::RolledBack { .. } => {
+                Some("build again: it makes anew what is damaged".to_owned())
+            }
             Self::Folder { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some(full_disk_hint())
             }
             Self::ReadPipeline { .. }
             | Self::Pipeline { .. }
             | Self::Kind(_)
-            | Self::Testbed(_)
+            | Self::Definition(_)
+            | Self::Rules(_)
+            | Self::ReadLog { .. }
             | Self::NoSuchCheck(_)
             | Self::Iso { .. }
             | Self::Folder { .. }

@@ -1,14 +1,11 @@
 //! Why a stage failed, from everything that is known about its end.
 
 use isokiln_core::pipeline::Limits;
+use isokiln_core::review::Room;
 use isokiln_core::units::{show_duration, show_size};
 
 use super::error::room;
 use crate::sandbox::StageExit;
-
-/// Below this, a disk is as good as full: dpkg and tar fail before the last byte is gone.
-const FULL_BYTES: u64 = 32 << 20;
-const FULL_INODES: u64 = 200;
 
 /// A cause in one line, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,17 +18,15 @@ pub(super) struct Failure {
 pub(super) fn explain(
     exit: StageExit,
     said: Option<(String, String)>,
-    free: Option<(u64, u64)>,
+    rooms: &[Room],
     limits: &Limits,
     has_network: bool,
     tail: &[String],
 ) -> Failure {
     let failure = |cause: String, hint: &str| Failure { cause, hint: Some(hint.to_owned()) };
-    if let Some((bytes, inodes)) = free
-        && (bytes < FULL_BYTES || inodes < FULL_INODES)
-    {
+    if let Some(full) = rooms.iter().find(|room| room.is_full()) {
         return failure(
-            format!("the engine's disk is full ({})", room(bytes, inodes)),
+            format!("{} is full ({})", full.what, room(full.bytes, full.inodes)),
             "free some space there (docker system df, isokiln clean), then build again: it continues from the last checkpoint",
         );
     }
@@ -78,9 +73,11 @@ mod tests {
     const ROOMY: Option<(u64, u64)> = Some((1 << 40, 1 << 20));
 
     fn cause(exit: StageExit, said: Option<(&str, &str)>, free: Option<(u64, u64)>) -> String {
+        let room = |(bytes, inodes)| Room { what: "the engine's disk".to_owned(), bytes, inodes };
+        let rooms: Vec<_> = free.map(room).into_iter().collect();
         let said = said.map(|(cause, hint)| (cause.to_owned(), hint.to_owned()));
         let limits = Limits { memory: Some(1 << 30), ..Limits::default() };
-        explain(exit, said, free, &limits, true, &[]).cause
+        explain(exit, said, &rooms, &limits, true, &[]).cause
     }
 
     #[test]
@@ -110,7 +107,7 @@ mod tests {
     fn a_stage_without_network_that_needed_one_is_told_so() {
         let tail = vec!["curl: (6) Could not resolve host: example.org".to_owned()];
         let said = Some(("the script ended with status 6".to_owned(), String::new()));
-        let failure = explain(StageExit::Status(1), said, None, &Limits::default(), false, &tail);
+        let failure = explain(StageExit::Status(1), said, &[], &Limits::default(), false, &tail);
         assert!(failure.hint.unwrap().contains("network = true"));
     }
 }

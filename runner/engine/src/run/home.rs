@@ -27,7 +27,8 @@ pub struct RunFolder {
 }
 
 /// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
-const OWN: [&str; 6] = ["store", "runs", "acceleration.json", "archive.json", "latest", "lock"];
+const OWN: [&str; 7] =
+    ["store", "runs", "acceleration.json", "archive.json", "learnings.json", "latest", "lock"];
 
 impl Home {
     /// The folder, made if need be.
@@ -82,6 +83,11 @@ impl Home {
     /// Path of the remembered archive states.
     pub(super) fn archive_memory(&self) -> PathBuf {
         self.root.join("archive.json")
+    }
+
+    /// Path of what reviews have learnt.
+    pub(super) fn learnings(&self) -> PathBuf {
+        self.root.join("learnings.json")
     }
 
     /// Makes the folder of a new run.
@@ -153,10 +159,14 @@ impl RunFolder {
         self.path.join("stages").join(stage.as_str()).join("log")
     }
 
-    /// The file for a stage's output.
-    pub(super) fn log(&self, stage: &StageName) -> Result<(PathBuf, File), RunError> {
+    /// The file for a stage's output. That of the attempt before is kept beside it.
+    pub(super) fn log(&self, stage: &StageName, attempt: usize) -> Result<(PathBuf, File), RunError> {
         let path = self.log_path(stage);
         let folder = path.parent().unwrap_or(&self.path);
+        if attempt > 1 {
+            // Evidence only: the build does not hang on it.
+            drop(fs::rename(&path, folder.join(format!("log.{}", attempt - 1))));
+        }
         let file = fs::create_dir_all(folder).and_then(|()| File::create(&path));
         file.map(|file| (path.clone(), file)).map_err(|source| self.error(&path, source))
     }

@@ -50,6 +50,11 @@ pub(super) async fn build_context(
     })
 }
 
+/// This machine's own apt sources.
+pub(super) fn machine_sources() -> Vec<AptSource> {
+    host_sources(Path::new(APT_ETC))
+}
+
 /// The archive's state. Where neither project nor host name an archive that has the suite, a builder image
 /// is asked in a container for the bootstrap tool's default.
 async fn find_archive(
@@ -63,7 +68,7 @@ async fn find_archive(
     let Some(stage) = pipeline.stages.iter().find(|stage| stage.archive) else {
         return Ok(ArchiveState::default());
     };
-    let host = host_sources(Path::new(APT_ETC));
+    let host = machine_sources();
     let mut memory = Memory::load(home);
     let key = Memory::key(pipeline.system.distribution.name(), &pipeline.system, &host);
     let warn = |text: String| events.warn(text);

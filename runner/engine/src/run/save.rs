@@ -9,10 +9,12 @@ use isokiln_core::kind::RootfsUse;
 use isokiln_core::layer::LayerError;
 use isokiln_core::names::StageName;
 use isokiln_core::pipeline::Stage;
+use serde_json::json;
 
 use super::artifacts::bad_document;
 use super::build::Build;
 use super::error::RunError;
+use super::failure::Failure;
 use super::schedule::Saved;
 use super::stage::Ran;
 use crate::store::{StoreError, StoredLayer};
@@ -29,8 +31,7 @@ impl Build {
         let started = Instant::now();
         let below: Vec<LayerBlob> = parent.map(|parent| parent.checkpoint.layers.clone()).unwrap_or_default();
         let diff_ids: Vec<_> = below.iter().map(|layer| layer.diff_id).collect();
-        let inputs =
-            isokiln_core::plan::stage_inputs(&self.project.pipeline, stage, &diff_ids, &self.context);
+        let inputs = isokiln_core::plan::stage_inputs(&self.project.pipeline, stage, &diff_ids, &ran.context);
         let capturing = async {
             if !self.adds_layer(stage) {
                 return Ok::<_, RunError>(None);
@@ -49,7 +50,7 @@ impl Build {
         let layers: Vec<LayerBlob> = below.into_iter().chain(new).collect();
         let pipeline = self.project.pipeline.name.clone();
         let chain = self.chain(stage, parent);
-        let documents = checkpoint_documents(&pipeline, &chain, &inputs, &layers, self.context.epoch)
+        let documents = checkpoint_documents(&pipeline, &chain, &inputs, &layers, ran.context.epoch)
             .map_err(|error| RunError::store(what())(bad_document(self.store.root(), &error)))?;
         let note = EntryNote {
             role: Role::Checkpoint,
@@ -65,6 +66,11 @@ impl Build {
         self.enter_artifacts(stage, &files, subject, note.clone())?;
         let entry = self.store.add(&documents, note).map_err(RunError::store(what()))?;
         let checkpoint = self.store.checkpoint(&entry).map_err(RunError::store(what()))?;
+        let note = json!({
+            "stage": stage.name, "run": self.run.id, "created": self.clock.seconds(),
+            "manifest": checkpoint.manifest, "key": checkpoint.inputs.key(),
+        });
+        self.reviewer.kept(self.reviewer.coordination.checkpoint(&stage.name, &note));
         self.events.emit(Event::CheckpointStored {
             stage: stage.name.clone(),
             manifest: checkpoint.manifest,
@@ -110,7 +116,8 @@ impl Build {
             // What the script made is at fault, not the store.
             (Err(StoreError::Layer(error)), _) if error.is_about_contents() => {
                 let hint = "let the stage remove it or give it another name, then build again".to_owned();
-                return Err(self.failed(stage, error.to_string(), Some(hint), Vec::new()));
+                let failure = Failure { cause: error.to_string(), hint: Some(hint) };
+                return Err(self.failed(stage, failure, Vec::new()));
             }
             // A full disk here breaks the pipe there; a tar that fails there cuts the stream short here.
             (Err(error), _) if !matches!(error, StoreError::Layer(LayerError::CutShort)) => {

@@ -165,7 +165,7 @@ impl Schedule<'_> {
         };
         self.stop_if_asked()?;
         let below = parent_saved.as_ref().map(|parent| parent.checkpoint.diff_ids()).unwrap_or_default();
-        let step = decide(&build.project.pipeline, stage, &below, &build.context, &self.shelf);
+        let step = decide(&build.project.pipeline, stage, &below, &build.context(), &self.shelf);
         let changed = match step {
             Step::Hit(checkpoint) if !self.forced.contains(&stage.name) => {
                 if let Some(saved) = self.take(stage, *checkpoint, parent_saved.as_deref())? {
@@ -188,7 +188,7 @@ impl Schedule<'_> {
     fn changed(&self, stage: &Stage) -> Vec<String> {
         let pipeline = &self.build.project.pipeline;
         let Some(newest) = self.shelf.newest(pipeline, &stage.name) else { return Vec::new() };
-        let inputs = stage_inputs(pipeline, stage, &[], &self.build.context);
+        let inputs = stage_inputs(pipeline, stage, &[], &self.build.context());
         inputs.changes_since(&newest.inputs).into_iter().map(|change| change.input).collect()
     }
 
@@ -225,7 +225,7 @@ impl Schedule<'_> {
     ) -> Result<Parent, RunError> {
         let Some(mut parent) = parent else { return Ok(Parent::Saved(None)) };
         let could_hit = !self.forced.contains(&stage.name) && {
-            let inputs = stage_inputs(&self.build.project.pipeline, stage, &[], &self.build.context);
+            let inputs = stage_inputs(&self.build.project.pipeline, stage, &[], &self.build.context());
             self.shelf.could_hit(&self.build.project.pipeline, stage, &inputs)
         };
         // What is prepared for a layer is found by the layer's identity.
@@ -257,7 +257,7 @@ impl Schedule<'_> {
         if let Some(Progress::Saved(saved)) = parent.as_ref().map(|parent| parent.borrow().clone()) {
             build.unpack(stage, &saved.checkpoint.layers).await?;
         }
-        let ran = build.run_stage(stage, changed, trees.clone(), self.stop.clone()).await?;
+        let ran = build.run_until_well(stage, changed, trees.clone(), self.stop.clone()).await?;
         drop(slot);
         let mut own = trees;
         if build.adds_layer(stage) {

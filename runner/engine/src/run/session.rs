@@ -11,13 +11,15 @@ use serde::Serialize;
 
 use super::boot_test::{BootTests, ReportMemory, TestRequest, file_name, test_iso};
 use super::budget::Budget;
-use super::build::{Build, BuildOptions, Outcome};
+use super::build::{Build, BuildOptions, Edges, Outcome};
 use super::clock::Clock;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
-use super::prepare::build_context;
+use super::mirrors::ArchiveMirrors;
+use super::prepare::{build_context, machine_sources};
 use super::project::Project;
+use super::recover::Consent;
 use super::results::compare;
 use crate::archive::Fetch;
 use crate::sandbox::docker::{BuilderImage, DockerSandbox, Engine, Route, remove_own, sweep};
@@ -34,6 +36,8 @@ pub struct Session {
     pub clock: Arc<dyn Clock>,
     /// The network.
     pub fetch: Arc<dyn Fetch>,
+    /// Who is asked before a failed stage is run again.
+    pub consent: Arc<dyn Consent>,
 }
 
 /// Whether a build's ISO is tested.
@@ -98,17 +102,21 @@ impl Session {
             let sandbox =
                 DockerSandbox::new(engine.clone(), image.name.clone(), home.volume(), run.id.clone());
             let sandbox = Arc::new(sandbox);
-            let build = Build::new(
-                home,
-                run.clone(),
-                project.clone(),
-                context,
-                sandbox.clone(),
-                self.events.clone(),
-                self.cancel.clone(),
+            let mirrors = ArchiveMirrors::new(
+                self.fetch.clone(),
                 self.clock.clone(),
-                options,
-            )?;
+                project.pipeline.system.clone(),
+                machine_sources(),
+            );
+            let edges = Edges {
+                sandbox: sandbox.clone(),
+                events: self.events.clone(),
+                cancel: self.cancel.clone(),
+                clock: self.clock.clone(),
+                mirrors: Arc::new(mirrors),
+                consent: self.consent.clone(),
+            };
+            let build = Build::new(home, run.clone(), project.clone(), context, edges, options)?;
             let outcome = build.run().await?;
             script_seconds = outcome.script_seconds;
             if testing == Testing::Never {

@@ -1,20 +1,26 @@
 //! Running one stage's script.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use isokiln_core::digest::DiffId;
 use isokiln_core::event::Event;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Stage;
-use isokiln_core::plan::stage_variables;
+use isokiln_core::plan::{BuildContext, stage_variables};
+use isokiln_core::review::{End, Facts, Room};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::build::Build;
 use super::error::RunError;
-use super::failure::explain;
+use super::failure::{Failure, explain};
 use super::listen::listen;
+use super::mirrors::stand_in;
 use super::prepare::PROXY_VARIABLES;
+use super::recover::{Again, OPTIONAL};
 use crate::sandbox::{CancelWatch, ContainerFile, Dismissed, StageExit, StageSpec, Tree};
 
 /// Messages and output that may wait between container and log.
@@ -26,25 +32,57 @@ pub(super) struct Ran {
     pub(super) dismissed: Dismissed,
     /// Names of the files that it left.
     pub(super) artifacts: Vec<String>,
+    /// What it rested on; another mirror may stand in for the archive's by the time it is saved.
+    pub(super) context: Arc<BuildContext>,
+    /// Seconds from the making of its container until its script was done.
+    pub(super) seconds: f64,
 }
 
+/// A stage that has failed.
+pub(super) struct Failed {
+    /// Why, in its own words.
+    pub(super) failure: Failure,
+    /// What is known besides its log.
+    pub(super) facts: Facts,
+    /// Its status, or the one that shells have for such an end.
+    pub(super) status: i64,
+    /// The log's last lines.
+    pub(super) tail: Vec<String>,
+    /// Seconds from the making of its container until it was gone.
+    pub(super) seconds: f64,
+}
+
+/// How a stage's script ended.
+pub(super) enum Ended {
+    Well(Ran),
+    Failed(Failed),
+}
+
+/// What shells call the end of a program whose time was over, and that of one that was killed.
+const TIMED_OUT: i64 = 124;
+const KILLED: i64 = 137;
+
 impl Build {
-    /// Runs a stage's script on top of `trees`, bottom to top.
+    /// Runs a stage's script on top of `trees`, bottom to top, for the nth time in this build.
+    #[expect(clippy::too_many_arguments, reason = "each differs from one attempt to the next")]
     pub(super) async fn run_stage(
         &self,
         stage: &Stage,
+        attempt: usize,
         changed: Vec<String>,
         trees: Vec<Tree>,
+        again: &Again,
+        context: &Arc<BuildContext>,
         stop: CancelWatch,
-    ) -> Result<Ran, RunError> {
+    ) -> Result<Ended, RunError> {
         let started = Instant::now();
         self.events.emit(Event::StageStarted { stage: stage.name.clone(), changed });
-        let (log_path, log) = self.run.log(&stage.name)?;
+        let (log_path, log) = self.run.log(&stage.name, attempt)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let listening = listen(receiver, log, &stage.name, &self.events);
         // What saves the stage takes a moment to start; it can do so while the script runs.
         let (end, heard, ready) = tokio::join!(
-            self.sandbox.run_stage(self.spec(stage, trees), sender, stop),
+            self.sandbox.run_stage(self.spec(stage, trees, again, context), sender, stop),
             listening,
             self.sandbox.prepare()
         );
@@ -55,34 +93,58 @@ impl Build {
             if end.exit == StageExit::Cancelled {
                 return Err(RunError::Cancelled);
             }
-            let failure =
-                explain(end.exit, heard.failed, end.free, &stage.limits, stage.network, &heard.tail);
-            let failed = self.failed(stage, failure.cause, failure.hint, heard.tail);
             dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
-            return Err(failed);
+            let facts = self.facts(stage, end.exit, end.rooms, end.resolves, context).await;
+            let failure =
+                explain(end.exit, heard.failed, &facts.rooms, &stage.limits, stage.network, &heard.tail);
+            let status = match end.exit {
+                StageExit::Status(status) => status,
+                StageExit::TimedOut => TIMED_OUT,
+                StageExit::OutOfMemory | StageExit::Lost | StageExit::Cancelled => KILLED,
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            return Ok(Ended::Failed(Failed { failure, facts, status, tail: heard.tail, seconds }));
         }
         let remark = ready.map_err(RunError::sandbox("the engine cannot move layers"))?;
         if let Some(text) = remark {
             self.events.emit(Event::Note { stage: None, text });
         }
         let script_seconds = end.script_time.as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         self.events.emit(Event::StageFinished {
             stage: stage.name.clone(),
             script_seconds,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds,
             usage: heard.usage,
         });
         self.count_script(script_seconds);
-        Ok(Ran { dismissed: end.dismissed, artifacts: end.artifacts })
+        let context = context.clone();
+        Ok(Ended::Well(Ran { dismissed: end.dismissed, artifacts: end.artifacts, context, seconds }))
     }
 
-    pub(super) fn failed(
+    /// What is known of a stage's end besides its log.
+    async fn facts(
         &self,
         stage: &Stage,
-        cause: String,
-        hint: Option<String>,
-        tail: Vec<String>,
-    ) -> RunError {
+        exit: StageExit,
+        mut rooms: Vec<Room>,
+        resolves: Option<bool>,
+        context: &BuildContext,
+    ) -> Facts {
+        let end = match exit {
+            StageExit::Status(status) => End::Status(status),
+            StageExit::TimedOut => End::TimedOut,
+            StageExit::OutOfMemory => End::OutOfMemory,
+            StageExit::Lost | StageExit::Cancelled => End::Lost,
+        };
+        rooms.extend(room_at(self.run.path(), "the disk of isokiln's folder"));
+        let has_archive = stage.archive && stage.network;
+        let clock_offset = if has_archive { self.mirrors.clock_offset(&context.archive).await } else { None };
+        Facts { end, rooms, clock_offset, resolves, has_network: Some(stage.network) }
+    }
+
+    pub(super) fn failed(&self, stage: &Stage, failure: Failure, tail: Vec<String>) -> RunError {
+        let Failure { cause, hint } = failure;
         self.events.emit(Event::StageFailed {
             stage: stage.name.clone(),
             cause: cause.clone(),
@@ -96,13 +158,13 @@ impl Build {
     /// Has a stage's kind prepare a layer ahead of the stage. Whatever fails here fails again in the stage itself, where
     /// it is told.
     pub(super) async fn prepare_layer(&self, stage: &Stage, layer: DiffId, stop: CancelWatch) {
-        let spec = self.spec(stage, vec![Tree::Layer(layer)]);
+        let spec = self.spec(stage, vec![Tree::Layer(layer)], &Again::default(), &self.context());
         if let Err(error) = self.sandbox.prepare_layer(spec, stop).await {
             tracing::debug!("layer {} is not prepared for stage {}: {error}", layer.0.short(), stage.name);
         }
     }
 
-    fn spec(&self, stage: &Stage, trees: Vec<Tree>) -> StageSpec {
+    fn spec(&self, stage: &Stage, trees: Vec<Tree>, again: &Again, context: &BuildContext) -> StageSpec {
         let kind = self.kind(stage);
         let mut environment: BTreeMap<String, String> = stage_variables(&self.project.pipeline, stage)
             .into_iter()
@@ -115,14 +177,19 @@ impl Build {
             }
         }
         for name in &stage.environment {
-            if let Some(value) = self.context.environment.get(name) {
+            if let Some(value) = context.environment.get(name) {
                 environment.insert(name.clone(), value.clone());
             }
         }
-        let options = serde_json::to_vec(&stage.options.values).unwrap_or_default();
+        let mut options = stage.options.values.clone();
+        if let Some(optional) = options.get_mut(OPTIONAL).and_then(Value::as_array_mut) {
+            optional.retain(|package| package.as_str().is_none_or(|name| !again.without.contains(name)));
+        }
+        let options = serde_json::to_vec(&options).unwrap_or_default();
         let mut files = self.project.kinds.files(&stage.kind);
         files.push(ContainerFile::data("/isokiln/options.json", options));
-        files.push(ContainerFile::data("/isokiln/sources.list", self.context.archive.sources_list()));
+        files.push(ContainerFile::data("/isokiln/sources.list", context.archive.sources_list()));
+        files.push(ContainerFile::data("/isokiln/mirrors.sed", stand_in(&self.archive, &context.archive)));
         StageSpec {
             run: self.run.id.clone(),
             stage: stage.name.clone(),
@@ -131,6 +198,7 @@ impl Build {
             privilege: kind.map_or(Privilege::Chroot, |kind| kind.privilege),
             network: stage.network,
             archive: stage.archive,
+            fresh_cache: again.fresh_cache,
             limits: stage.limits,
             environment,
             files,
@@ -140,7 +208,16 @@ impl Build {
                 .iter()
                 .map(|input| (input.option.clone(), self.project.resolve(&input.path)))
                 .collect(),
-            epoch: self.context.epoch,
+            epoch: context.epoch,
         }
     }
+}
+
+/// Room on the file system that holds a path.
+fn room_at(path: &Path, what: &str) -> Option<Room> {
+    let left = nix::sys::statvfs::statvfs(path).ok()?;
+    let bytes = left.blocks_available().saturating_mul(left.fragment_size());
+    // Some file systems count no inodes.
+    let inodes = if left.files() == 0 { u64::MAX } else { left.files_available() };
+    Some(Room { what: what.to_owned(), bytes, inodes })
 }

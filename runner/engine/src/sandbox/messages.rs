@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use isokiln_core::review::Room;
 use serde::Deserialize;
 
 /// What a stage tells isokiln.
@@ -13,13 +14,10 @@ use serde::Deserialize;
 pub(super) enum StageMessage {
     /// For people.
     Said(Saying),
-    /// Room left on the engine's disk.
-    Free {
-        /// Bytes.
-        bytes: u64,
-        /// Inodes.
-        inodes: u64,
-    },
+    /// Room left on a file system.
+    Room(Room),
+    /// Whether the archive's host has an address there.
+    Resolves(bool),
     /// Time that the kind's script took.
     Script(Duration),
     /// Names of the files that the stage leaves.
@@ -114,7 +112,8 @@ fn parse(json: &[u8]) -> Option<StageMessage> {
         Warning { warning: String },
         Progress { progress: String },
         Failed { failed: Failure },
-        Free { free_bytes: u64, free_inodes: u64 },
+        Room { room: Room },
+        Resolves { resolves: bool },
         Script { script_microseconds: u64 },
         Artifacts { artifacts: Vec<String> },
         Ended { ended: i64 },
@@ -131,9 +130,8 @@ fn parse(json: &[u8]) -> Option<StageMessage> {
         Wire::Failed { failed } => {
             StageMessage::Said(Saying::Failed { cause: failed.cause, hint: failed.hint })
         }
-        Wire::Free { free_bytes, free_inodes } => {
-            StageMessage::Free { bytes: free_bytes, inodes: free_inodes }
-        }
+        Wire::Room { room } => StageMessage::Room(room),
+        Wire::Resolves { resolves } => StageMessage::Resolves(resolves),
         Wire::Script { script_microseconds } => {
             StageMessage::Script(Duration::from_micros(script_microseconds))
         }
@@ -186,7 +184,11 @@ mod tests {
                 r#"{"failed":{"cause":"c","hint":"h"}}"#,
                 StageMessage::Said(Saying::Failed { cause: "c".into(), hint: "h".into() }),
             ),
-            (r#"{"free_bytes":5,"free_inodes":6}"#, StageMessage::Free { bytes: 5, inodes: 6 }),
+            (
+                r#"{"room":{"what":"a disk","bytes":5,"inodes":6}}"#,
+                StageMessage::Room(Room { what: "a disk".into(), bytes: 5, inodes: 6 }),
+            ),
+            (r#"{"resolves":false}"#, StageMessage::Resolves(false)),
             (r#"{"script_microseconds":1500000}"#, StageMessage::Script(Duration::from_millis(1500))),
             (r#"{"artifacts":["a.iso"]}"#, StageMessage::Artifacts(vec!["a.iso".into()])),
             (r#"{"ended":137}"#, StageMessage::Ended(137)),

@@ -8,6 +8,7 @@ mod messages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ use isokiln_core::event::Usage;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::names::{RunId, StageName};
 use isokiln_core::pipeline::Limits;
+use isokiln_core::review::Room;
 use tokio::sync::mpsc;
 
 pub use flow::{Dismissed, Inflow, Outflow};
@@ -109,6 +111,8 @@ pub struct StageSpec {
     pub network: bool,
     /// Whether it uses the package archive.
     pub archive: bool,
+    /// Whether it does without what was fetched before, because that may be broken.
+    pub fresh_cache: bool,
     /// What it may use.
     pub limits: Limits,
     /// Environment of its script.
@@ -175,8 +179,10 @@ pub struct StageEnd {
     pub script_time: Duration,
     /// Names of the files that it leaves.
     pub artifacts: Vec<String>,
-    /// Bytes and inodes left in the engine when it failed.
-    pub free: Option<(u64, u64)>,
+    /// Room left on the file systems that it used, where it failed.
+    pub rooms: Vec<Room>,
+    /// Whether the archive's host had an address in it, where it failed.
+    pub resolves: Option<bool>,
 }
 
 /// How a stage's script ended.
@@ -267,6 +273,9 @@ pub trait Sandbox: Send + Sync {
 
     /// Bytes and inodes free where layers lie.
     async fn free_space(&self) -> Result<(u64, u64), SandboxError>;
+
+    /// Another sandbox for the same run, once the engine answers and nothing of this one is left in it.
+    async fn again(&self) -> Result<Arc<dyn Sandbox>, SandboxError>;
 
     /// Removes every container of this run.
     async fn destroy(&self) -> Result<(), SandboxError>;

@@ -12,13 +12,15 @@ use isokiln_core::event::Event;
 use isokiln_core::image::Checkpoint;
 use isokiln_core::pipeline::{Pipeline, Vocabulary};
 use isokiln_core::plan::BuildContext;
+use isokiln_core::review::Recover;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use super::advice::{FakeConsent, FakeMirrors};
 use super::disk::QuickDisk;
 use super::fake::{Act, Call, FakeSandbox, Point};
 use crate::kinds::Kinds;
-use crate::run::{Build, BuildOptions, Clock, Events, Home, Outcome, Project, Reporter, RunError};
+use crate::run::{Build, BuildOptions, Clock, Edges, Events, Home, Outcome, Project, Reporter, RunError};
 use crate::sandbox::{Cancel, CancelWatch};
 use crate::store::{Compression, Store};
 use crate::testbed::Testbed;
@@ -32,6 +34,8 @@ pub(super) struct Bench {
     /// Files that can be made or named in the store from now on.
     pub(super) room: usize,
     stages: String,
+    pub(super) mirrors: Arc<FakeMirrors>,
+    pub(super) consent: Arc<FakeConsent>,
     clock: Arc<Ticks>,
     home: Home,
     _folder: TempDir,
@@ -74,7 +78,13 @@ impl Bench {
         Self {
             sandbox: FakeSandbox::default(),
             // Starts fewer threads than zstd does.
-            options: BuildOptions { compression: Compression::Gzip, ..BuildOptions::default() },
+            options: BuildOptions {
+                compression: Compression::Gzip,
+                recover: Recover::Off,
+                ..BuildOptions::default()
+            },
+            mirrors: Arc::default(),
+            consent: Arc::default(),
             cancel: watch::Sender::new(Cancel::No),
             seen: Arc::default(),
             room: usize::MAX,
@@ -113,18 +123,15 @@ impl Bench {
             files: BTreeMap::new(),
             environment: BTreeMap::new(),
         };
-        let mut build = Build::new(
-            &self.home,
-            run,
-            project,
-            context,
-            Arc::new(self.sandbox.clone()),
+        let edges = Edges {
+            sandbox: Arc::new(self.sandbox.clone()),
             events,
             cancel,
-            self.clock.clone(),
-            self.options.clone(),
-        )
-        .unwrap();
+            clock: self.clock.clone(),
+            mirrors: self.mirrors.clone(),
+            consent: self.consent.clone(),
+        };
+        let mut build = Build::new(&self.home, run, project, context, edges, self.options.clone()).unwrap();
         build.store =
             Store::open_on(build.store.root().to_owned(), Arc::new(QuickDisk::new(self.room))).unwrap();
         let result = tokio::time::timeout(LONGEST, build.run()).await.expect("a build that does not end");

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use isokiln_core::digest::DiffId;
 use isokiln_core::event::Usage;
 use isokiln_core::names::{RunId, StageName};
+use isokiln_core::review::Room;
 use tokio::sync::{mpsc, watch};
 
 use crate::sandbox::{
@@ -33,11 +34,12 @@ pub(super) enum Point {
     Adopt,
     Artifact,
     Fetched,
+    Again,
     Destroy,
 }
 
 impl Point {
-    /// Those at which a failure ends the build; preparing a layer does not.
+    /// Those at which a failure ends the build; preparing a layer and coming back do not.
     pub(super) const ALL: [Self; 13] = [
         Self::Prepare,
         Self::KeepOnly,
@@ -70,7 +72,7 @@ pub(super) struct Act {
     /// Files that it leaves.
     pub(super) artifacts: Vec<(String, Vec<u8>)>,
     /// Room in the engine when it failed.
-    pub(super) free: Option<(u64, u64)>,
+    pub(super) rooms: Vec<Room>,
     /// Whether the tar of what it changed breaks off.
     pub(super) cut_short: bool,
 }
@@ -82,7 +84,7 @@ impl Default for Act {
             output: Vec::new(),
             writes: None,
             artifacts: Vec::new(),
-            free: None,
+            rooms: Vec::new(),
             cut_short: false,
         }
     }
@@ -342,7 +344,8 @@ impl Sandbox for FakeSandbox {
             }),
             script_time: Duration::from_secs(1),
             artifacts: act.artifacts.into_iter().map(|(name, _)| name).collect(),
-            free: act.free,
+            rooms: act.rooms,
+            resolves: None,
         })
     }
 
@@ -406,6 +409,11 @@ impl Sandbox for FakeSandbox {
 
     async fn free_space(&self) -> Result<(u64, u64), SandboxError> {
         Ok((1 << 40, 1 << 20))
+    }
+
+    async fn again(&self) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        self.0.enter(Point::Again, "").await?;
+        Ok(Arc::new(self.clone()))
     }
 
     async fn destroy(&self) -> Result<(), SandboxError> {

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use bytes::Bytes;
 use isokiln_core::event::Event;
+use isokiln_core::review::Room;
 
 use super::bench::{Bench, Finished, ISO, chain, leaves, script};
 use super::fake::{Act, Point};
@@ -76,7 +77,10 @@ fn is_failure(event: &&Event) -> bool {
 
 #[tokio::test]
 async fn each_way_to_end_has_its_own_words() {
-    let full = Act { free: Some((1, 1)), ..act(StageExit::Status(1)) };
+    let full = Act {
+        rooms: vec![Room { what: "the engine's disk".into(), bytes: 1, inodes: 1 }],
+        ..act(StageExit::Status(1))
+    };
     for (act, words) in [
         (act(StageExit::Status(3)), "it ended with status 3"),
         (act(StageExit::TimedOut), "it took longer than its limit of 1m 30s"),
@@ -113,7 +117,7 @@ async fn whatever_the_sandbox_cannot_do_is_told_and_got_over_by_the_next_build()
             Point::Capture | Point::Captured => "what stage tweaks changed cannot be captured",
             Point::Adopt => "what stage tweaks changed cannot be kept in the engine",
             Point::Artifact | Point::Fetched => "the artifacts of stage iso cannot be stored",
-            Point::PrepareLayer => unreachable!("a failure that ends no build"),
+            Point::PrepareLayer | Point::Again => unreachable!("a failure that ends no build"),
         };
         assert_eq!(chain(failed.error()), format!("{words}: {point:?} failed in the engine: made to fail"));
         assert_eq!(failed.error().exit_code(), 3, "{point:?}");

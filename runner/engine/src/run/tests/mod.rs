@@ -1,5 +1,6 @@
 //! The scheduler of builds, on a sandbox that is a fake and a store that is real.
 
+mod advice;
 mod bench;
 mod builds;
 mod cancels;

@@ -1,6 +1,7 @@
 //! [`Sandbox`] kept with containers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
@@ -82,6 +83,12 @@ impl Sandbox for DockerSandbox {
             (Some(Ok(bytes)), Some(Ok(inodes))) => Ok((bytes, inodes)),
             _ => Err(SandboxError::Helper { what: "measuring free space".to_owned(), reason: printed }),
         }
+    }
+
+    async fn again(&self) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        // Asks the engine, so it answers too.
+        self.destroy().await?;
+        Ok(Arc::new(DockerSandbox::again(self)))
     }
 
     async fn destroy(&self) -> Result<(), SandboxError> {

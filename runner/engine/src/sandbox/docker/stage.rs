@@ -9,6 +9,7 @@ use futures_util::{Stream, StreamExt};
 use isokiln_core::event::Usage;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Limits;
+use isokiln_core::review::Room;
 use tokio::sync::mpsc;
 
 use super::super::messages::{Part, Separator, StageMessage};
@@ -33,7 +34,8 @@ fn path_of(tree: &Tree, spec: &StageSpec) -> String {
 struct Ended {
     exit: StageExit,
     script_time: Duration,
-    free: Option<(u64, u64)>,
+    rooms: Vec<Room>,
+    resolves: Option<bool>,
     artifacts: Vec<String>,
     usage: Usage,
     /// Holding it keeps the container on its leash.
@@ -77,7 +79,8 @@ impl DockerSandbox {
             Ok(ended) => Ok(StageEnd {
                 exit: ended.exit,
                 script_time: ended.script_time,
-                free: ended.free,
+                rooms: ended.rooms,
+                resolves: ended.resolves,
                 artifacts: ended.artifacts,
                 dismissed: Box::pin(dismiss(container, ended.usage, ended.output)),
             }),
@@ -133,6 +136,7 @@ impl DockerSandbox {
         container.volume = Some(self.mount(false).await?);
         let top_first: Vec<_> = spec.trees.iter().rev().map(|tree| path_of(tree, spec)).collect();
         let word = |word: &str| word.to_owned();
+        let yes_or_no = |yes: bool| word(if yes { "yes" } else { "no" });
         container.environment = vec![
             (word("ISOKILN_TOKEN"), self.token.clone()),
             (word("ISOKILN_WORK"), work(&spec.run, &spec.stage)),
@@ -153,7 +157,9 @@ impl DockerSandbox {
                     Privilege::Full => "full",
                 }),
             ),
-            (word("ISOKILN_ARCHIVE"), word(if spec.archive { "yes" } else { "no" })),
+            (word("ISOKILN_ARCHIVE"), yes_or_no(spec.archive)),
+            (word("ISOKILN_NETWORK"), yes_or_no(spec.network)),
+            (word("ISOKILN_FRESH_CACHE"), yes_or_no(spec.fresh_cache)),
             (word("SOURCE_DATE_EPOCH"), spec.epoch.to_string()),
             (word("LC_ALL"), word("C.UTF-8")),
             (word("TZ"), word("UTC")),
@@ -253,7 +259,8 @@ struct Hearing {
     output: mpsc::Sender<StageOutput>,
     /// One for standard output, one for standard error.
     separators: [Separator; 2],
-    free: Option<(u64, u64)>,
+    rooms: Vec<Room>,
+    resolves: Option<bool>,
     ended: Option<i64>,
 }
 
@@ -266,7 +273,8 @@ impl Hearing {
             artifacts: Vec::new(),
             output,
             separators,
-            free: None,
+            rooms: Vec::new(),
+            resolves: None,
             ended: None,
         }
     }
@@ -281,7 +289,8 @@ impl Hearing {
         for part in separator.feed(&item.into_bytes()) {
             match part {
                 Part::Log(bytes) => self.tell(StageOutput::Log(bytes)).await,
-                Part::Message(StageMessage::Free { bytes, inodes }) => self.free = Some((bytes, inodes)),
+                Part::Message(StageMessage::Room(room)) => self.rooms.push(room),
+                Part::Message(StageMessage::Resolves(resolves)) => self.resolves = Some(resolves),
                 Part::Message(StageMessage::Script(time)) => self.script_time = Some(time),
                 Part::Message(StageMessage::Artifacts(names)) => self.artifacts = names,
                 Part::Message(StageMessage::Ended(status)) => self.ended = Some(status),
@@ -292,7 +301,8 @@ impl Hearing {
 
     fn end(self, exit: StageExit, usage: Usage, output: Option<Printed>) -> Ended {
         let script_time = self.script_time.unwrap_or_else(|| self.started.elapsed());
-        Ended { exit, script_time, free: self.free, artifacts: self.artifacts, usage, output }
+        let Self { rooms, resolves, artifacts, .. } = self;
+        Ended { exit, script_time, rooms, resolves, artifacts, usage, output }
     }
 
     /// Takes in what still comes, until nothing does for so long.

@@ -1,0 +1,379 @@
+//! Running a stage until it ends well, or until policy has nothing more to try.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isokiln_core::event::Event;
+use isokiln_core::names::StageName;
+use isokiln_core::pipeline::{Gate, Hook, Stage};
+use isokiln_core::plan::BuildContext;
+use isokiln_core::review::{Action, Attempt, Decision, Facts, Judgement, Proposal, Recover, decide};
+
+use super::build::Build;
+use super::error::RunError;
+use super::failure::Failure;
+use super::reviewer::{Case, Reviewed};
+use super::stage::{Ended, Failed, Ran};
+use crate::hooks::{HookCall, find_hook, run_hook};
+use crate::sandbox::{CancelWatch, Tree, cancelled};
+
+/// Option of a stage that lists the packages which the image can go without.
+pub(super) const OPTIONAL: &str = "optional";
+
+/// Asks a person.
+#[async_trait]
+pub trait Consent: Send + Sync {
+    /// Whether to do what the question says; `None` where nobody can be asked.
+    async fn ask(&self, question: &str) -> Option<bool>;
+}
+
+/// How a stage is run once more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Again {
+    /// Without what was fetched before.
+    pub(super) fresh_cache: bool,
+    /// Without these optional packages.
+    pub(super) without: BTreeSet<String>,
+}
+
+/// What recovery has done in a build so far.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    tried: Mutex<Vec<Attempt>>,
+    /// Stages whose checkpoints are not trusted any more.
+    distrusted: Mutex<BTreeSet<StageName>>,
+    /// How often each stage's script was begun.
+    attempts: Mutex<std::collections::BTreeMap<StageName, usize>>,
+}
+
+impl Recovery {
+    fn tried(&self) -> Vec<Attempt> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stages that run though their checkpoints are there, with those on top of them.
+    pub(super) fn distrusted(&self) -> BTreeSet<StageName> {
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A stage was made anew and is trusted again.
+    pub(super) fn trust(&self, stage: &StageName) {
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).remove(stage);
+    }
+
+    /// Whether a stage has run in this build.
+    pub(super) fn was_run(&self, stage: &StageName) -> bool {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(stage)
+    }
+
+    fn begin(&self, stage: &StageName) -> usize {
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = attempts.entry(stage.clone()).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+impl Build {
+    /// Runs a stage; where it fails, has its log reviewed, and does what policy allows until it ends well.
+    pub(super) async fn run_until_well(
+        &self,
+        stage: &Stage,
+        changed: Vec<String>,
+        trees: Vec<Tree>,
+        mut stop: CancelWatch,
+    ) -> Result<Ran, RunError> {
+        let mut again = Again::default();
+        // The cure that is being tried, and against what.
+        let mut cure: Option<(String, Action)> = None;
+        loop {
+            let attempt = self.recovery.begin(&stage.name);
+            let description = self.kind(stage).map(|kind| kind.summary.clone()).unwrap_or_default();
+            self.hook(stage, Hook::PrePhase, &[description]).await?;
+            let context = self.context();
+            let ended = self.run_stage(
+                stage,
+                attempt,
+                changed.clone(),
+                trees.clone(),
+                &again,
+                &context,
+                stop.clone(),
+            );
+            let ended = match ended.await? {
+                Ended::Well(ran) => {
+                    self.hook(stage, Hook::PostPhase, &words("success", ran.seconds)).await?;
+                    match self.review_good(stage, attempt, ran).await? {
+                        Ok(ran) => {
+                            if let Some((signature, action)) = cure {
+                                self.reviewer.learn(&signature, action, true);
+                            }
+                            self.recovery.trust(&stage.name);
+                            return Ok(ran);
+                        }
+                        Err(suspect) => suspect,
+                    }
+                }
+                Ended::Failed(failed) => {
+                    self.hook(stage, Hook::PostPhase, &words("failure", failed.seconds)).await?;
+                    self.hook(stage, Hook::EmergencyRecovery, &[failed.status.to_string()]).await?;
+                    self.review_failed(stage, attempt, failed).await?
+                }
+            };
+            let (failed, reviewed) = ended;
+            let Some(reviewed) = reviewed else {
+                return Err(self.failed(stage, failed.failure, failed.tail));
+            };
+            let signature = reviewed.diagnosis.signature.clone();
+            if let Some((before, action)) = cure.take() {
+                self.reviewer.learn(&before, action, before != signature);
+            }
+            let case = self.case(stage, attempt, failed.facts.clone());
+            match self.choose(stage, &failed, &reviewed, &again, &context).await {
+                Ok((action, pause)) => {
+                    self.reviewer.decided(&case, &reviewed, "recovering", Some(action));
+                    let tried = Attempt { stage: stage.name.clone(), signature: signature.clone(), action };
+                    self.recovery.tried.lock().unwrap_or_else(PoisonError::into_inner).push(tried);
+                    self.events.emit(Event::StageRecovering {
+                        stage: stage.name.clone(),
+                        action,
+                        attempt,
+                        cause: failed.failure.cause.clone(),
+                        pause_seconds: pause.as_secs_f64(),
+                    });
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = cancelled(&mut stop) => return Err(RunError::Cancelled),
+                    }
+                    self.apply(stage, action, &reviewed, &mut again, &context).await?;
+                    cure = Some((signature, action));
+                }
+                Err(reason) => {
+                    self.reviewer.decided(&case, &reviewed, &reason, None);
+                    return Err(self.failed(stage, told(failed.failure, &reviewed), failed.tail));
+                }
+            }
+        }
+    }
+
+    fn case(&self, stage: &Stage, attempt: usize, facts: Facts) -> Case {
+        Case { stage: stage.name.clone(), attempt, log: self.run.log_path(&stage.name), facts }
+    }
+
+    /// Has the log of a stage that ended well reviewed: while the build goes on, unless the gate blocks.
+    async fn review_good(
+        &self,
+        stage: &Stage,
+        attempt: usize,
+        ran: Ran,
+    ) -> Result<Result<Ran, (Failed, Option<Reviewed>)>, RunError> {
+        if !self.reviewer.looks_at(true) {
+            return Ok(Ok(ran));
+        }
+        let case = self.case(stage, attempt, Facts::of_status(Some(0)));
+        if self.reviewer.gate == Gate::Advise {
+            self.reviews.begin(self.reviewer.clone(), stage.clone(), case);
+            return Ok(Ok(ran));
+        }
+        let log = case.log.clone();
+        let reviewed =
+            self.reviewer.review(stage, case.clone()).await.map_err(|source| self.run.error(&log, source))?;
+        if !reviewed.is_suspect() {
+            self.reviewer.decided(&case, &reviewed, "passed", None);
+            return Ok(Ok(ran));
+        }
+        let dismissed = ran.dismissed.await;
+        dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
+        let cause = reviewed.review.cause.as_ref().map_or(&reviewed.review.explanation, |cause| &cause.text);
+        let failure = Failure {
+            cause: format!("its log says that its result is damaged: {cause}"),
+            hint: Some("gate = \"advise\" in the pipeline file lets it pass".to_owned()),
+        };
+        let facts = Facts::of_status(Some(0));
+        let failed = Failed { failure, facts, status: 0, tail: Vec::new(), seconds: ran.seconds };
+        Ok(Err((failed, Some(reviewed))))
+    }
+
+    async fn review_failed(
+        &self,
+        stage: &Stage,
+        attempt: usize,
+        failed: Failed,
+    ) -> Result<(Failed, Option<Reviewed>), RunError> {
+        if !self.reviewer.looks_at(false) {
+            return Ok((failed, None));
+        }
+        let case = self.case(stage, attempt, failed.facts.clone());
+        let log = case.log.clone();
+        let reviewed =
+            self.reviewer.review(stage, case).await.map_err(|source| self.run.error(&log, source))?;
+        Ok((failed, Some(reviewed)))
+    }
+
+    /// What is done about a failed stage, and after which pause; or why nothing is.
+    async fn choose(
+        &self,
+        stage: &Stage,
+        failed: &Failed,
+        reviewed: &Reviewed,
+        again: &Again,
+        context: &BuildContext,
+    ) -> Result<(Action, Duration), String> {
+        if self.options.recover == Recover::Off {
+            return Err("recovery is off".to_owned());
+        }
+        let possible = self.possible(stage, reviewed, again, context);
+        let proposal = Proposal {
+            stage: &stage.name,
+            signature: &reviewed.diagnosis.signature,
+            action: reviewed.review.action,
+            allowed: &reviewed.allowed(),
+            possible: &possible,
+        };
+        match decide(&proposal, &self.recovery.tried(), &self.reviewer.learnings()) {
+            Decision::Stop { reason } => Err(reason),
+            Decision::Act { action, pause } if self.options.recover == Recover::Ask => {
+                let question = format!(
+                    "stage {} failed: {}. Do this about it: {action}?",
+                    stage.name, failed.failure.cause
+                );
+                let mut cancel = self.cancel.clone();
+                let answer = tokio::select! {
+                    answer = self.consent.ask(&question) => answer,
+                    () = cancelled(&mut cancel) => Some(false),
+                };
+                match answer {
+                    Some(true) => Ok((action, pause)),
+                    Some(false) => Err("the user refused".to_owned()),
+                    None => Err("nobody was there to be asked".to_owned()),
+                }
+            }
+            Decision::Act { action, pause } => Ok((action, pause)),
+        }
+    }
+
+    /// What can be done at all here and now.
+    fn possible(
+        &self,
+        stage: &Stage,
+        reviewed: &Reviewed,
+        again: &Again,
+        context: &BuildContext,
+    ) -> Vec<Action> {
+        let can = |action: &Action| match action {
+            Action::Stop | Action::None => false,
+            Action::Retry | Action::Rollback => true,
+            Action::CleanCache => !again.fresh_cache,
+            Action::RefreshMirror => stage.archive && self.mirrors.has_next(&context.archive),
+            Action::SkipOptional => self.culprit(stage, reviewed, again).is_some(),
+        };
+        Action::ALL.into_iter().filter(can).collect()
+    }
+
+    /// The optional package that a stage failed of.
+    fn culprit(&self, stage: &Stage, reviewed: &Reviewed, again: &Again) -> Option<String> {
+        let named = reviewed.diagnosis.package.as_deref()?;
+        let name = named.split([':', '=', '/']).next().unwrap_or(named);
+        let optional = stage.options.values.get(OPTIONAL)?.as_array()?;
+        let is_optional = optional.iter().any(|package| package.as_str() == Some(name));
+        (is_optional && !again.without.contains(name)).then(|| name.to_owned())
+    }
+
+    async fn apply(
+        &self,
+        stage: &Stage,
+        action: Action,
+        reviewed: &Reviewed,
+        again: &mut Again,
+        context: &Arc<BuildContext>,
+    ) -> Result<(), RunError> {
+        match action {
+            Action::Stop | Action::None | Action::Retry => {}
+            Action::CleanCache => again.fresh_cache = true,
+            Action::RefreshMirror => {
+                // Another stage may have turned to the next mirror meanwhile.
+                if Arc::ptr_eq(context, &self.context()) {
+                    match self.mirrors.next(&context.archive).await {
+                        Some(archive) => self.set_archive(archive),
+                        None => self.events.warn("no other mirror answers; the same one is tried again"),
+                    }
+                }
+            }
+            Action::Rollback => {
+                // Without a stage before it, an empty tree is all that there is to go back to.
+                if let Some(parent) = &stage.parent {
+                    let mut distrusted =
+                        self.recovery.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+                    distrusted.insert(parent.clone());
+                    return Err(RunError::RolledBack { stage: stage.name.clone(), to: parent.clone() });
+                }
+            }
+            Action::SkipOptional => again.without.extend(self.culprit(stage, reviewed, again)),
+        }
+        Ok(())
+    }
+
+    /// Runs the user's script for a moment of a stage, where there is one. Only one that is required fails the stage.
+    async fn hook(&self, stage: &Stage, hook: Hook, arguments: &[String]) -> Result<(), RunError> {
+        let settings = &self.project.pipeline.hooks;
+        let is_required = settings.required.contains(&hook);
+        let folder =
+            self.project.file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let script = std::path::absolute(folder).ok().and_then(|folder| find_hook(&folder, hook));
+        let problem = match script {
+            None if !is_required => return Ok(()),
+            None => {
+                format!("there is no hooks/{}.sh beside the pipeline file, which is required", hook.name())
+            }
+            Some(script) => {
+                let output = match self.reviewer.coordination.hook(hook, &script) {
+                    Ok(output) => output,
+                    Err(source) => return Err(self.run.error(self.run.path(), source)),
+                };
+                let arguments: Vec<_> =
+                    [stage.name.to_string()].into_iter().chain(arguments.iter().cloned()).collect();
+                let call = HookCall {
+                    script: &script,
+                    arguments: &arguments,
+                    environment: &[
+                        ("ISOKILN_RUN", self.run.id.to_string()),
+                        ("ISOKILN_RUN_FOLDER", self.run.path().display().to_string()),
+                        ("ISOKILN_PIPELINE", self.project.pipeline.name.to_string()),
+                    ],
+                    folder,
+                    output: &output,
+                    time: settings.time,
+                };
+                match run_hook(&call).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => format!("{error}; its output is in {}", output.display()),
+                }
+            }
+        };
+        if !is_required {
+            self.events.emit(Event::Warning { stage: Some(stage.name.clone()), text: problem });
+            return Ok(());
+        }
+        let hint = "correct it, or take it out of required in [hooks]".to_owned();
+        Err(self.failed(stage, Failure { cause: problem, hint: Some(hint) }, Vec::new()))
+    }
+}
+
+fn words(result: &str, seconds: f64) -> [String; 2] {
+    [result.to_owned(), format!("{seconds:.0}")]
+}
+
+/// What is told of a failed stage: its own words, and what the review knows to do.
+fn told(failure: Failure, reviewed: &Reviewed) -> Failure {
+    let is_from_log = reviewed.review.cause.as_ref().is_some_and(|cause| cause.line.is_some());
+    let hint = match reviewed.review.verdict {
+        Judgement::Known if is_from_log && !reviewed.review.cure.is_empty() => {
+            Some(reviewed.review.cure.clone())
+        }
+        _ => failure.hint,
+    };
+    Failure { cause: failure.cause, hint }
+}

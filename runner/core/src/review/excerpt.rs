@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::redact::{KeyBlock, redact};
+
 /// Most bytes of a log that leave the machine.
 pub const MOST_BYTES: usize = 16 << 10;
 
@@ -59,5 +61,15 @@ impl Excerpt {
     pub fn find(&self, quote: &str) -> Option<&ExcerptLine> {
         let quote = quote.trim();
         (!quote.is_empty()).then(|| self.lines.iter().find(|line| line.text.trim() == quote)).flatten()
+    }
+
+    /// The same lines without anything that must not leave the machine or be stored.
+    pub fn redacted(&self) -> Self {
+        let mut block = KeyBlock::default();
+        let clean = |line: &ExcerptLine| {
+            let text = block.hides(&line.text).map_or_else(|| redact(&line.text).into_owned(), str::to_owned);
+            ExcerptLine { text, ..line.clone() }
+        };
+        Self { lines: self.lines.iter().map(clean).collect(), total: self.total }
     }
 }

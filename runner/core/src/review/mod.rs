@@ -1,6 +1,9 @@
 //! Reviewing what a stage printed: from a log to a cause, from a cause to what may be done about it.
 
 mod action;
+mod breaker;
+mod budget;
+mod consensus;
 mod diagnosis;
 mod excerpt;
 mod facts;
@@ -8,13 +11,22 @@ mod learnings;
 mod line;
 mod lines;
 mod policy;
+mod prompt;
+mod redact;
 mod reduce;
 mod report;
 mod rule;
 mod rules;
+mod seat;
+mod secret;
 mod template;
+mod vote;
+pub mod wire;
 
 pub use action::{Action, UnknownAction};
+pub use breaker::{Breaker, Permit};
+pub use budget::{Budget, Cost, Limits, Reservation, cost_of};
+pub use consensus::{Consensus, How, RulesVote, agree};
 pub use diagnosis::{Cause, Diagnosis, Judgement, diagnose};
 pub use excerpt::{Excerpt, ExcerptLine, MOST_BYTES};
 pub use facts::{End, Fact, Facts, Room};
@@ -22,8 +34,13 @@ pub use learnings::{Learnings, Outcomes};
 pub use line::{clean, printable};
 pub use lines::Lines;
 pub use policy::{Attempt, Decision, PER_BUILD, PER_STAGE, Proposal, Recover, decide};
+pub use prompt::{MarkerUnfit, Prompt, Question, prompt};
+pub use redact::redact;
 pub use reduce::{Finding, GoodLogs, LogReading, Reducer, Templates};
 pub use report::Review;
 pub use rule::{Class, RetryHelps, Rule, parse_rules};
 pub use rules::{Before, Meaning, RuleSet, RuleSetError};
+pub use seat::{Seat, UnknownSeat};
+pub use secret::Secret;
 pub use template::{template, template_id};
+pub use vote::{InvalidVote, Reading, Vote, read_vote};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Action;
 use super::diagnosis::{Cause, Diagnosis, Judgement};
+use super::vote::Vote;
 
 /// What a review came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,8 +21,8 @@ pub struct Review {
     pub action: Action,
     /// Whether running the stage again can help; absent where nobody knows.
     pub retry_helps: Option<bool>,
-    /// What each agent said.
-    pub votes: Vec<serde_json::Value>,
+    /// What the agents said, so far as it counted.
+    pub votes: Vec<Vote>,
 }
 
 impl Review {

@@ -78,7 +78,23 @@ macro_rules! rules {
 }
 
 /// Rules that logs are reviewed by: name and contents of their file.
-pub const RULES: [(&str, &str); 1] = rules!["facts"];
+pub const RULES: [(&str, &str); 15] = rules![
+    "apt",
+    "benign",
+    "bootstrap",
+    "chroot",
+    "disk",
+    "dkms",
+    "dpkg",
+    "facts",
+    "grub",
+    "hooks",
+    "initramfs",
+    "iso",
+    "network",
+    "signature",
+    "squashfs"
+];
 
 /// Packages of the builder image, one a line.
 pub const BUILDER_PACKAGES: &str = include_str!("../../../images/builder/packages.list");

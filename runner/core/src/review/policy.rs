@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::action::Action;
-use super::learnings::Learnings;
 use crate::names::StageName;
 
 /// Times that one stage is run again in a build.
@@ -49,7 +48,7 @@ pub struct Proposal<'p> {
     pub signature: &'p str,
     /// What the review has agreed on.
     pub action: Action,
-    /// What the rules allow, the best first.
+    /// What the rules allow, the best first, as earlier runs have taught.
     pub allowed: &'p [Action],
     /// What can be done at all here and now: there is another mirror, an optional package, a stage before.
     pub possible: &'p [Action],
@@ -74,7 +73,7 @@ pub enum Decision {
 
 /// Decides what is done about a failed stage: what the review has agreed on, or else the next that is allowed; never
 /// the same cure twice against the same, and never more than the bounds.
-pub fn decide(proposal: &Proposal<'_>, tried: &[Attempt], learnings: &Learnings) -> Decision {
+pub fn decide(proposal: &Proposal<'_>, tried: &[Attempt]) -> Decision {
     let stop = |reason: String| Decision::Stop { reason };
     let of_stage: Vec<_> = tried.iter().filter(|attempt| attempt.stage == *proposal.stage).collect();
     if !proposal.action.runs_again() {
@@ -89,10 +88,9 @@ pub fn decide(proposal: &Proposal<'_>, tried: &[Attempt], learnings: &Learnings)
     let was_tried = |action: &Action| {
         of_stage.iter().any(|attempt| attempt.signature == proposal.signature && attempt.action == *action)
     };
-    let in_order = learnings.order(proposal.signature, proposal.allowed);
     let next = [proposal.action]
         .into_iter()
-        .chain(in_order)
+        .chain(proposal.allowed.iter().copied())
         .filter(|action| action.runs_again() && proposal.allowed.contains(action))
         .find(|action| proposal.possible.contains(action) && !was_tried(action));
     match next {
@@ -129,7 +127,7 @@ mod tests {
     ) -> Result<Action, String> {
         let stage = "base".parse().unwrap();
         let proposal = Proposal { stage: &stage, signature: "apt-404", action, allowed, possible };
-        match decide(&proposal, tried, &Learnings::default()) {
+        match decide(&proposal, tried) {
             Decision::Act { action, .. } => Ok(action),
             Decision::Stop { reason } => Err(reason),
         }
@@ -179,7 +177,7 @@ mod tests {
             allowed: &allowed,
             possible: &allowed,
         };
-        let pause = |tried| match decide(&proposal, tried, &Learnings::default()) {
+        let pause = |tried| match decide(&proposal, tried) {
             Decision::Act { pause, .. } => pause.as_secs(),
             Decision::Stop { reason } => panic!("{reason}"),
         };

@@ -233,7 +233,7 @@ impl Build {
             allowed: &reviewed.allowed(),
             possible: &possible,
         };
-        match decide(&proposal, &self.recovery.tried(), &self.reviewer.learnings()) {
+        match decide(&proposal, &self.recovery.tried()) {
             Decision::Stop { reason } => Err(reason),
             Decision::Act { action, pause } if self.options.recover == Recover::Ask => {
                 let question = format!(

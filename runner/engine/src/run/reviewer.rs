@@ -124,8 +124,9 @@ impl Reviewer {
             let diagnosis = diagnose(&rules, &reading, &facts);
             Ok::<_, io::Error>((reading.excerpt, diagnosis))
         });
-        let (excerpt, diagnosis) =
+        let (excerpt, mut diagnosis) =
             read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        diagnosis.allowed = self.learnings().order(&diagnosis.signature, &diagnosis.allowed);
         let review = self.consult(stage, &case, &excerpt, &diagnosis).await;
         let seconds = started.elapsed().as_secs_f64();
         let subject = Subject { stage: &case.stage, attempt: case.attempt };
@@ -168,7 +169,7 @@ impl Reviewer {
     }
 
     /// What is known of what has helped.
-    pub(super) fn learnings(&self) -> Learnings {
+    fn learnings(&self) -> Learnings {
         self.learnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -34,11 +34,13 @@ pub(super) struct Bench {
     /// Files that can be made or named in the store from now on.
     pub(super) room: usize,
     stages: String,
+    /// Lines of the pipeline file before its first table.
+    pub(super) head: String,
     pub(super) mirrors: Arc<FakeMirrors>,
     pub(super) consent: Arc<FakeConsent>,
     clock: Arc<Ticks>,
     home: Home,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Longer than any build here takes on the slowest machine: one that waits for ever fails.
@@ -89,15 +91,26 @@ impl Bench {
             seen: Arc::default(),
             room: usize::MAX,
             stages: stages.to_owned(),
+            head: String::new(),
             clock: Arc::default(),
             home,
-            _folder: folder,
+            folder,
         }
     }
 
     /// The project is edited.
     pub(super) fn edit(&mut self, stages: &str) {
         stages.clone_into(&mut self.stages);
+    }
+
+    /// A path in the project's folder.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The project has these settings for hooks, and these stages.
+    pub(super) fn stages_with_hooks(&mut self, settings: &str, stages: &str) {
+        self.stages = format!("{stages}[hooks]\n{settings}\n");
     }
 
     /// Builds the project.
@@ -150,14 +163,14 @@ impl Bench {
     fn project(&self) -> Project {
         let kinds = Kinds::bundled().unwrap();
         let text = format!(
-            "name = \"demo\"\n[system]\ndistribution = \"debian\"\nsuite = \"trixie\"\n\
+            "name = \"demo\"\n{}\n[system]\ndistribution = \"debian\"\nsuite = \"trixie\"\n\
              [[stage]]\nname = \"base\"\nuses = \"bootstrap\"\n{}",
-            self.stages
+            self.head, self.stages
         );
         let testbed = Testbed::default();
         let vocabulary = Vocabulary { kinds: &kinds.catalog, profiles: &[], checks: &testbed.checks };
         let pipeline = Pipeline::parse(&text, vocabulary).unwrap();
-        Project { file: "demo.toml".into(), pipeline, kinds, testbed }
+        Project { file: self.path("demo.toml"), pipeline, kinds, testbed }
     }
 
     pub(super) fn store(&self) -> Store {
@@ -238,6 +251,29 @@ impl Finished {
             Event::StageStarted { stage, changed } if stage.as_str() == name => Some(changed.as_slice()),
             _ => None,
         })
+    }
+
+    /// What the reviews came to, as `stage verdict`, sorted.
+    pub(super) fn reviewed(&self) -> Vec<String> {
+        let reviewed = self.events.iter().filter_map(|event| match event {
+            Event::StageReviewed { stage, review, .. } => {
+                let verdict = serde_json::to_value(review.verdict).unwrap();
+                Some(format!("{stage} {}", verdict.as_str().unwrap()))
+            }
+            _ => None,
+        });
+        let mut reviewed: Vec<_> = reviewed.collect();
+        reviewed.sort();
+        reviewed
+    }
+
+    /// What was done about failed stages, as `stage action`, in order.
+    pub(super) fn recoveries(&self) -> Vec<String> {
+        let recoveries = self.events.iter().filter_map(|event| match event {
+            Event::StageRecovering { stage, action, .. } => Some(format!("{stage} {action}")),
+            _ => None,
+        });
+        recoveries.collect()
     }
 
     /// Warnings, in order.

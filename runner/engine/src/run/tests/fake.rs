@@ -93,7 +93,8 @@ impl Default for Act {
 /// What the tests want of the sandbox.
 #[derive(Default)]
 struct Orders {
-    acts: BTreeMap<String, Act>,
+    /// What each stage does each time it is run; the last for all further times.
+    acts: BTreeMap<String, Vec<Act>>,
     /// Which call of a point fails, counted from one.
     failures: Vec<(Point, usize, SandboxError)>,
     /// What the user wishes at which call of all, counted from one.
@@ -145,7 +146,12 @@ pub(super) struct FakeSandbox(Arc<Inner>);
 impl FakeSandbox {
     /// How a stage behaves from now on.
     pub(super) fn act(&self, stage: &str, act: Act) {
-        locked(&self.0.orders).acts.insert(stage.to_owned(), act);
+        self.acts(stage, vec![act]);
+    }
+
+    /// How a stage behaves each time it is run; the last for all further times.
+    pub(super) fn acts(&self, stage: &str, acts: Vec<Act>) {
+        locked(&self.0.orders).acts.insert(stage.to_owned(), acts);
     }
 
     /// Makes the `nth` call of a point fail, counted from one.
@@ -270,7 +276,9 @@ impl Inner {
     }
 
     fn act_of(&self, stage: &StageName) -> Act {
-        locked(&self.orders).acts.get(stage.as_str()).cloned().unwrap_or_default()
+        let mut orders = locked(&self.orders);
+        let Some(acts) = orders.acts.get_mut(stage.as_str()) else { return Act::default() };
+        if acts.len() > 1 { acts.remove(0) } else { acts.first().cloned().unwrap_or_default() }
     }
 }
 
@@ -385,7 +393,8 @@ impl Sandbox for FakeSandbox {
 
     async fn artifact(&self, _: &RunId, stage: &StageName, name: &str) -> Result<Outflow, SandboxError> {
         self.0.enter(Point::Artifact, name).await?;
-        let artifact = self.0.act_of(stage).artifacts.into_iter().find(|(other, _)| other == name);
+        let act = locked(&self.0.orders).acts.get(stage.as_str()).and_then(|acts| acts.last().cloned());
+        let artifact = act.unwrap_or_default().artifacts.into_iter().find(|(other, _)| other == name);
         let (_, bytes) = artifact.ok_or_else(|| refused("find the artifact"))?;
         let (inner, name) = (self.0.clone(), name.to_owned());
         Ok(Outflow {

@@ -11,3 +11,4 @@ mod faults;
 mod layers;
 mod parallel;
 mod properties;
+mod recovers;

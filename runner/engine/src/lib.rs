@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod kinds;
 pub mod library;
 mod process;
+pub mod review;
 pub mod run;
 pub mod sandbox;
 pub mod store;

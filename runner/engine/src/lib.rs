@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod kinds;
 pub mod library;
 mod process;
+pub mod review;
 pub mod rules;
 pub mod run;
 pub mod sandbox;

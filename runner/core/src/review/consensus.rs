@@ -61,6 +61,11 @@ pub fn agree(votes: &[Vote], rules: &RulesVote) -> Consensus {
     Consensus { action, how, on_agents_word, votes: counted }
 }
 
+/// Whether two voices already say the same, so that nobody else need be waited for.
+pub fn is_decided(votes: &[Vote]) -> bool {
+    twice(&voices(votes)).is_some()
+}
+
 /// What each voice says: a provider's model, with its safest vote.
 fn voices(votes: &[Vote]) -> Vec<Action> {
     let mut voices: Vec<(&Vote, Action)> = Vec::new();

@@ -26,7 +26,7 @@ pub mod wire;
 pub use action::{Action, UnknownAction};
 pub use breaker::{Breaker, Permit};
 pub use budget::{Budget, Cost, Limits, Reservation, cost_of};
-pub use consensus::{Consensus, How, RulesVote, agree};
+pub use consensus::{Consensus, How, RulesVote, agree, is_decided};
 pub use diagnosis::{Cause, Diagnosis, Judgement, diagnose};
 pub use excerpt::{Excerpt, ExcerptLine, MOST_BYTES};
 pub use facts::{End, Fact, Facts, Room};

@@ -63,6 +63,13 @@ pub(crate) enum Command {
     Gc(Gc),
     /// List the stage kinds, or explain one
     Kinds(Kinds),
+    /// Find out from a log why a build failed
+    Review(ReviewLog),
+    /// Show the agents that review logs: whether each answers, and what it has cost
+    Agents,
+    /// List the rules that logs are reviewed by, or prove them
+    #[command(subcommand)]
+    Rules(Rules),
     /// Make, find or remove the builder image
     #[command(subcommand)]
     Image(Image),
@@ -221,6 +228,38 @@ pub(crate) struct Kinds {
     /// Also look for kinds beside this pipeline file
     #[arg(long, value_name = "FILE")]
     pub(crate) pipeline: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReviewLog {
+    /// The log, of whatever build; /dev/stdin for standard input
+    pub(crate) log: PathBuf,
+    /// Name of the stage that printed it
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) stage: Option<StageName>,
+    /// Status that it ended with, where that is known
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) exit_code: Option<i64>,
+    /// Ask no agent, though some are configured
+    #[arg(long)]
+    pub(crate) no_agents: bool,
+    #[command(flatten)]
+    pub(crate) which: WhichRules,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhichRules {
+    /// Also use the rules beside this pipeline file, in review/rules
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pipeline: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rules {
+    /// List the rules
+    List(WhichRules),
+    /// Prove every rule on its own examples, and against all the others
+    Test(WhichRules),
 }
 
 #[derive(Debug, Subcommand)]

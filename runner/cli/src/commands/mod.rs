@@ -7,6 +7,7 @@ mod gc;
 mod inspect;
 mod kinds;
 mod plan;
+mod review;
 mod test;
 
 use std::path::Path;
@@ -69,6 +70,9 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
         Command::Verify => gc::verify(global),
         Command::Gc(args) => gc::run(global, &args).await,
         Command::Kinds(args) => kinds::run(global, &args),
+        Command::Review(args) => review::run(global, &args).await,
+        Command::Agents => review::agents(global).await,
+        Command::Rules(args) => review::rules(global, &args),
         Command::Image(Image::Build(args)) => doctor::image(global, &args).await,
         Command::Image(Image::Rm) => doctor::remove_images(global).await,
         Command::Doctor(args) => doctor::run(global, &args).await,

@@ -24,7 +24,7 @@ use super::recover::{Consent, Recovery};
 use super::reviewer::Reviewer;
 use super::reviews::{Reviews, broken_off};
 use super::unpack::Unpacked;
-use crate::rules::rules_beside;
+use crate::review::Council;
 use crate::sandbox::{Cancel, CancelWatch, Sandbox, cancelled};
 use crate::store::{Compression, Store};
 
@@ -78,6 +78,8 @@ pub struct Edges {
     pub mirrors: Arc<dyn Mirrors>,
     /// Who is asked before a failed stage is run again.
     pub consent: Arc<dyn Consent>,
+    /// Agents that review stages besides the rules.
+    pub council: Option<Arc<Council>>,
 }
 
 /// A build in progress.
@@ -125,8 +127,7 @@ impl Build {
         options: BuildOptions,
     ) -> Result<Self, RunError> {
         let store = home.store()?;
-        let rules = Arc::new(rules_beside(project.file.parent().unwrap_or(Path::new("")))?);
-        let reviewer = Reviewer::new(home, &run, &project.pipeline, rules, edges.events.clone());
+        let reviewer = Reviewer::new(home, &run, &project, edges.council, edges.events.clone())?;
         Ok(Self {
             store,
             run,

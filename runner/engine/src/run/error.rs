@@ -16,6 +16,7 @@ use crate::archive::ArchiveError;
 use crate::boot::BootError;
 use crate::definition::DefinitionError;
 use crate::kinds::KindError;
+use crate::review::ConfigError;
 use crate::rules::RulesError;
 use crate::sandbox::SandboxError;
 use crate::sandbox::docker::InputError;
@@ -77,6 +78,9 @@ pub enum RunError {
     /// The rules for reviews cannot be used together.
     #[error(transparent)]
     Rules(RuleSetError),
+    /// The configuration of agents is wrong.
+    #[error("the configuration of agents cannot be used")]
+    Agents(ConfigError),
     /// A log on the command line cannot be read.
     #[error("cannot read the log {}", path.display())]
     ReadLog {
@@ -221,6 +225,7 @@ impl RunError {
             | Self::Kind(_)
             | Self::Definition(_)
             | Self::Rules(_)
+            | Self::Agents(_)
             | Self::ReadLog { .. }
             | Self::NoSuchCheck(_)
             | Self::SameCheck { .. }
@@ -284,6 +289,9 @@ impl RunError {
             }
             Self::Input { .. } => Some("paths are relative to the pipeline file's folder".to_owned()),
             Self::Iso { source: NotAnIso::NoVolume, .. } => Some("give the path of an ISO image".to_owned()),
+            Self::Agents(_) => Some(
+                "correct the variable, in the environment or in .env; .env.example explains each".to_owned(),
+            ),
             Self::Archive { source, .. } => Some(archive_hint(source)),
             Self::Sandbox { source, .. } => sandbox_hint(source),
             Self::Store { source, .. } => store_hint(source),

@@ -27,8 +27,7 @@ pub struct RunFolder {
 }
 
 /// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
-const OWN: [&str; 7] =
-    ["store", "runs", "acceleration.json", "archive.json", "learnings.json", "latest", "lock"];
+const OWN: [&str; 7] = ["store", "runs", "review", "acceleration.json", "archive.json", "latest", "lock"];
 
 impl Home {
     /// The folder, made if need be.
@@ -85,9 +84,9 @@ impl Home {
         self.root.join("archive.json")
     }
 
-    /// Path of what reviews have learnt.
-    pub(super) fn learnings(&self) -> PathBuf {
-        self.root.join("learnings.json")
+    /// Folder of what reviews remember: what has helped, what agents have answered and cost.
+    pub fn review(&self) -> PathBuf {
+        self.root.join("review")
     }
 
     /// Makes the folder of a new run.

@@ -13,9 +13,10 @@ use isokiln_core::plan::BuildContext;
 use isokiln_core::review::{Action, Attempt, Decision, Facts, Judgement, Proposal, Recover, decide};
 
 use super::build::Build;
+use super::consult::Reviewed;
 use super::error::RunError;
 use super::failure::Failure;
-use super::reviewer::{Case, Reviewed};
+use super::reviewer::Case;
 use super::stage::{Ended, Failed, Ran};
 use crate::hooks::{HookCall, find_hook, run_hook};
 use crate::sandbox::{CancelWatch, Tree, cancelled};
@@ -230,7 +231,7 @@ impl Build {
             stage: &stage.name,
             signature: &reviewed.diagnosis.signature,
             action: reviewed.review.action,
-            allowed: &reviewed.allowed(),
+            allowed: &reviewed.allowed,
             possible: &possible,
         };
         match decide(&proposal, &self.recovery.tried()) {

@@ -1,49 +1,31 @@
 //! Reviewing stages' logs: the rules read them, the council is asked, and what comes of it is told and kept.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use isokiln_core::event::Event;
+use isokiln_core::kind::KindCatalog;
 use isokiln_core::names::{PipelineName, StageName};
-use isokiln_core::pipeline::{Gate, Pipeline, ReviewWhen, Stage};
+use isokiln_core::pipeline::{Gate, ReviewWhen, Stage};
 use isokiln_core::record::{RunRecord, StageState};
 use isokiln_core::review::{
-    Action, Diagnosis, Excerpt, Facts, GoodLogs, Judgement, Learnings, LogReading, Reducer, Review, RuleSet,
-    Templates, diagnose,
+    Action, Diagnosis, Excerpt, Facts, GoodLogs, Learnings, RuleSet, Templates, diagnose,
 };
 use serde_json::json;
 
+use super::consult::{About, Conversation, Reviewed, consult, pieces, read_log};
 use super::coordination::{Coordination, Subject};
+use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder, replace_file};
+use super::project::Project;
+use crate::review::{Council, Deliberation, SeatSetting};
+use crate::rules::rules_beside;
 
-/// Bytes of a log that are read at a time.
-const PIECE: usize = 256 << 10;
 /// Good logs that a failed stage's is compared with.
 const GOOD_LOGS: usize = 2;
-
-/// Reads a log of any size with the rules; `good` tells what is nothing new.
-pub fn read_log(path: &Path, rules: &RuleSet, good: Option<&Templates>) -> io::Result<LogReading> {
-    let mut reducer = Reducer::new(rules, good);
-    pieces(path, |piece| reducer.feed(piece))?;
-    Ok(reducer.finish())
-}
-
-fn pieces(path: &Path, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut piece = vec![0; PIECE];
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(()),
-            Ok(size) => take(&piece[..size]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
 
 /// What there is to review.
 #[derive(Debug, Clone)]
@@ -53,13 +35,6 @@ pub(super) struct Case {
     pub(super) attempt: usize,
     pub(super) log: PathBuf,
     pub(super) facts: Facts,
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub(super) struct Reviewed {
-    pub(super) review: Review,
-    pub(super) diagnosis: Diagnosis,
 }
 
 /// Reviews the stages of one build.
@@ -75,21 +50,33 @@ pub(super) struct Reviewer {
     /// Where what is learnt outlives the run.
     memory: PathBuf,
     learnings: Mutex<Learnings>,
-    /// Decisions so far, as in `decision-consensus.json`.
-    decisions: Mutex<Vec<serde_json::Value>>,
+    council: Option<Arc<Council>>,
+    kinds: KindCatalog,
+    records: Mutex<Records>,
+}
+
+/// What the documents about the whole run hold so far.
+#[derive(Default)]
+struct Records {
+    /// `decision-consensus.json`.
+    decisions: Vec<serde_json::Value>,
+    /// `performance-metrics.json`.
+    metrics: Vec<serde_json::Value>,
 }
 
 impl Reviewer {
     pub(super) fn new(
         home: &Home,
         run: &RunFolder,
-        pipeline: &Pipeline,
-        rules: Arc<RuleSet>,
+        project: &Project,
+        council: Option<Arc<Council>>,
         events: Events,
-    ) -> Self {
-        let memory = home.learnings();
+    ) -> Result<Self, RunError> {
+        let pipeline = &project.pipeline;
+        let rules = rules_beside(project.file.parent().unwrap_or(Path::new("")))?;
+        let memory = home.review().join("learnings.json");
         let reviewer = Self {
-            rules,
+            rules: Arc::new(rules),
             when: pipeline.review,
             gate: pipeline.gate,
             pipeline: pipeline.name.clone(),
@@ -98,10 +85,21 @@ impl Reviewer {
             runs: home.runs(),
             learnings: Mutex::new(load_learnings(&memory)),
             memory,
-            decisions: Mutex::default(),
+            council,
+            kinds: project.kinds.catalog.clone(),
+            records: Mutex::default(),
         };
-        reviewer.kept(reviewer.coordination.prepare());
-        reviewer
+        reviewer.kept(reviewer.begin());
+        Ok(reviewer)
+    }
+
+    /// Makes the folder and the documents about the whole run.
+    fn begin(&self) -> io::Result<()> {
+        self.coordination.prepare()?;
+        let records = Records::default();
+        self.coordination.document("agent-assignments", &self.assignments(None))?;
+        self.coordination.document("performance-metrics", &records.metrics)?;
+        self.coordination.document("decision-consensus", &records.decisions)
     }
 
     /// Whether a stage that ended like this is reviewed.
@@ -127,28 +125,72 @@ impl Reviewer {
         let (excerpt, mut diagnosis) =
             read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         diagnosis.allowed = self.learnings().order(&diagnosis.signature, &diagnosis.allowed);
-        let review = self.consult(stage, &case, &excerpt, &diagnosis).await;
+        let reviewed = self.consult(stage, &case, &excerpt, diagnosis).await;
+        let review = &reviewed.review;
         let seconds = started.elapsed().as_secs_f64();
         let subject = Subject { stage: &case.stage, attempt: case.attempt };
-        self.kept(self.coordination.context(subject, &excerpt));
+        self.kept(self.coordination.context(subject, &excerpt.redacted()));
         self.events.emit(Event::StageReviewed {
             stage: case.stage.clone(),
             attempt: case.attempt,
             review: Box::new(review.clone()),
             seconds,
         });
-        Ok(Reviewed { review, diagnosis })
+        Ok(reviewed)
     }
 
     /// What the rules say, and what the council makes of it.
-    async fn consult(
-        &self,
-        _stage: &Stage,
-        _case: &Case,
-        _excerpt: &Excerpt,
-        diagnosis: &Diagnosis,
-    ) -> Review {
-        Review::of(diagnosis)
+    async fn consult(&self, stage: &Stage, case: &Case, excerpt: &Excerpt, diagnosis: Diagnosis) -> Reviewed {
+        let kind = self.kinds.get(stage.kind.as_str());
+        let about = About {
+            stage: stage.name.to_string(),
+            kind: stage.kind.to_string(),
+            role: kind.map(|kind| kind.summary.clone()).unwrap_or_default(),
+        };
+        let (reviewed, conversation) =
+            consult(self.council.as_deref(), about, excerpt, &case.facts, diagnosis).await;
+        if let Some(conversation) = conversation {
+            self.keep_conversation(case, &conversation);
+        }
+        reviewed
+    }
+
+    fn keep_conversation(&self, case: &Case, conversation: &Conversation) {
+        let Conversation { question, told, consensus } = conversation;
+        let subject = Subject { stage: &case.stage, attempt: case.attempt };
+        let question = question.redacted();
+        let document = json!({
+            "stage": question.stage, "facts": question.facts, "allowed": question.allowed,
+            "known": question.known, "log": question.excerpt.render(), "attempts": told.attempts,
+            "holders": told.holders, "consensus": consensus, "milliseconds": told.millis,
+        });
+        self.kept(self.coordination.conversation(subject, &document));
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.metrics.push(json!({
+            "stage": case.stage, "attempt": case.attempt, "milliseconds": told.millis,
+            "tokens": told.tokens(), "micro_dollars": told.cost(), "calls": told.attempts.len(),
+        }));
+        self.kept(self.coordination.document("performance-metrics", &records.metrics));
+        self.kept(self.coordination.document("agent-assignments", &self.assignments(Some(told))));
+    }
+
+    /// Who holds which seat, by configuration and, once asked, in fact.
+    fn assignments(&self, told: Option<&Deliberation>) -> serde_json::Value {
+        let Some(council) = &self.council else {
+            return json!({"seats": [], "reviewers": ["rules"]});
+        };
+        let seats = council.seats();
+        let of = |setting: &SeatSetting| {
+            let provider = setting.own.and_then(|index| seats.providers.get(index));
+            let held = told.and_then(|told| told.holders.iter().find(|holder| holder.seat == setting.seat));
+            json!({
+                "seat": setting.seat, "role": setting.seat.role(), "open": setting.open,
+                "provider": provider.map(|provider| &provider.name),
+                "model": provider.map(|provider| &provider.endpoint.model),
+                "held": held.map(|holder| &holder.held),
+            })
+        };
+        json!({"seats": seats.seats.iter().map(of).collect::<Vec<_>>(), "reviewers": ["rules"]})
     }
 
     /// What was decided about a stage is kept.
@@ -159,13 +201,13 @@ impl Reviewer {
         });
         let subject = Subject { stage: &case.stage, attempt: case.attempt };
         self.kept(self.coordination.decision(subject, &decision));
-        let mut decisions = self.decisions.lock().unwrap_or_else(PoisonError::into_inner);
-        decisions.push(json!({
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.decisions.push(json!({
             "stage": case.stage, "attempt": case.attempt, "verdict": reviewed.review.verdict,
             "proposed": reviewed.review.action, "action": action, "outcome": outcome,
             "votes": reviewed.review.votes,
         }));
-        self.kept(self.coordination.document("decision-consensus", &*decisions));
+        self.kept(self.coordination.document("decision-consensus", &records.decisions));
     }
 
     /// What is known of what has helped.
@@ -180,7 +222,8 @@ impl Reviewer {
         *learnings = load_learnings(&self.memory);
         learnings.note(signature, action, helped);
         let json = serde_json::to_vec_pretty(&*learnings).unwrap_or_default();
-        self.kept(replace_file(&self.memory, &json));
+        let folder = self.memory.parent().map_or(Ok(()), std::fs::create_dir_all);
+        self.kept(folder.and_then(|()| replace_file(&self.memory, &json)));
         self.kept(self.coordination.learnings(&learnings));
     }
 
@@ -225,16 +268,4 @@ fn templates_of(logs: &[PathBuf]) -> Templates {
 
 fn load_learnings(path: &Path) -> Learnings {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_default()).unwrap_or_default()
-}
-
-impl Reviewed {
-    /// What may be done about it, the best first.
-    pub(super) fn allowed(&self) -> Vec<Action> {
-        self.diagnosis.allowed.clone()
-    }
-
-    /// Whether the stage ended well but what it made is not to be trusted.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.review.verdict == Judgement::Suspect
-    }
 }

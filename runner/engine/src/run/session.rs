@@ -7,12 +7,14 @@ use std::time::Instant;
 use isokiln_core::boot::{BootReport, Comparison, Verdict};
 use isokiln_core::event::Event;
 use isokiln_core::exit;
+use isokiln_core::pipeline::ReviewWhen;
 use serde::Serialize;
 
 use super::boot_test::{BootTests, ReportMemory, TestRequest, file_name, test_iso};
 use super::budget::Budget;
 use super::build::{Build, BuildOptions, Edges, Outcome};
 use super::clock::Clock;
+use super::council::council;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
@@ -77,6 +79,12 @@ impl Session {
     ) -> Result<u8, RunError> {
         let started = Instant::now();
         project.digest_inputs()?;
+        let council = match project.pipeline.review {
+            ReviewWhen::Off => None,
+            ReviewWhen::EveryStage | ReviewWhen::OnFailure => {
+                Some(Arc::new(council(project.file.parent(), root)?))
+            }
+        };
         let engine = self.engine().await?;
         if options.parallel.is_none() {
             let facts =
@@ -115,6 +123,7 @@ impl Session {
                 clock: self.clock.clone(),
                 mirrors: Arc::new(mirrors),
                 consent: self.consent.clone(),
+                council: council.clone(),
             };
             let build = Build::new(home, run.clone(), project.clone(), context, edges, options)?;
             let outcome = build.run().await?;

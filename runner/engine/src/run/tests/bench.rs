@@ -20,6 +20,7 @@ use super::advice::{FakeConsent, FakeMirrors};
 use super::disk::QuickDisk;
 use super::fake::{Act, Call, FakeSandbox, Point};
 use crate::kinds::Kinds;
+use crate::review::Council;
 use crate::run::{Build, BuildOptions, Clock, Edges, Events, Home, Outcome, Project, Reporter, RunError};
 use crate::sandbox::{Cancel, CancelWatch};
 use crate::store::{Compression, Store};
@@ -38,6 +39,7 @@ pub(super) struct Bench {
     pub(super) head: String,
     pub(super) mirrors: Arc<FakeMirrors>,
     pub(super) consent: Arc<FakeConsent>,
+    pub(super) council: Option<Arc<Council>>,
     clock: Arc<Ticks>,
     home: Home,
     folder: TempDir,
@@ -87,6 +89,7 @@ impl Bench {
             },
             mirrors: Arc::default(),
             consent: Arc::default(),
+            council: None,
             cancel: watch::Sender::new(Cancel::No),
             seen: Arc::default(),
             room: usize::MAX,
@@ -143,6 +146,7 @@ impl Bench {
             clock: self.clock.clone(),
             mirrors: self.mirrors.clone(),
             consent: self.consent.clone(),
+            council: self.council.clone(),
         };
         let mut build = Build::new(&self.home, run, project, context, edges, self.options.clone()).unwrap();
         build.store =

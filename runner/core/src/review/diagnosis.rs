@@ -167,7 +167,12 @@ fn unknown(rules: &RuleSet, reading: &LogReading, facts: &Facts) -> Diagnosis {
     let last = reading.last_suspicious.as_deref().or(wrapper.map(|wrapper| wrapper.text.as_str()));
     Diagnosis {
         cure: "Read the last lines of the log.".to_owned(),
-        allowed: rule.map_or_else(|| vec![Action::Stop], |rule| rule.actions.clone()),
+        allowed: match rule {
+            // Of a log that nobody says is of a failure, nothing follows.
+            _ if facts.end == End::Unknown => vec![Action::None],
+            Some(rule) => rule.actions.clone(),
+            None => vec![Action::Stop],
+        },
         retry: rule.map(|rule| rule.retry),
         signature: format!("unknown-{}", Digest::of(template(last.unwrap_or_default())).short()),
         ..plain(Judgement::Unknown, &explanation, Action::Stop)

@@ -1,5 +1,6 @@
 //! From a log of any size to its cause and an excerpt, in one pass and constant memory.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::excerpt::{Excerpt, ExcerptLine, MOST_BYTES};
@@ -72,16 +73,15 @@ pub struct Reducer<'r> {
 }
 
 /// Lines that may become part of the excerpt, by what makes them worth it.
-#[derive(Default)]
 struct Kept {
     head: Vec<Line>,
     around: Ends,
-    recent: VecDeque<Line>,
+    recent: Recent,
     causes: Ends,
     wrappers: Ends,
     suspicious: Ends,
     novel: Ends,
-    tail: VecDeque<Line>,
+    tail: Recent,
 }
 
 #[derive(Clone)]
@@ -89,6 +89,14 @@ struct Line {
     number: u64,
     text: String,
     template: u64,
+}
+
+impl Line {
+    fn set(&mut self, number: u64, text: &str, template: u64) {
+        (self.number, self.template) = (number, template);
+        self.text.clear();
+        show(text, &mut self.text);
+    }
 }
 
 /// The first and the last of many lines.
@@ -103,16 +111,31 @@ impl Ends {
         if self.first.len() < FIRST {
             self.first.push(line);
         } else {
-            push_bounded(&mut self.last, line, LAST);
+            if self.last.len() == LAST {
+                self.last.pop_front();
+            }
+            self.last.push_back(line);
         }
     }
 }
 
-fn push_bounded(lines: &mut VecDeque<Line>, line: Line, most: usize) {
-    if lines.len() == most {
-        lines.pop_front();
+/// The last of many lines. What it lets go of is used again: a log has millions of lines.
+struct Recent {
+    lines: VecDeque<Line>,
+    most: usize,
+}
+
+impl Recent {
+    fn new(most: usize) -> Self {
+        Self { lines: VecDeque::with_capacity(most), most }
     }
-    lines.push_back(line);
+
+    fn push(&mut self, number: u64, text: &str, template: u64) {
+        let used = if self.lines.len() == self.most { self.lines.pop_front() } else { None };
+        let mut line = used.unwrap_or_else(|| Line { number, text: String::new(), template });
+        line.set(number, text, template);
+        self.lines.push_back(line);
+    }
 }
 
 impl<'r> Reducer<'r> {
@@ -126,7 +149,16 @@ impl<'r> Reducer<'r> {
             before: Before::default(),
             reading: LogReading::default(),
             times: HashMap::new(),
-            kept: Kept::default(),
+            kept: Kept {
+                head: Vec::new(),
+                around: Ends::default(),
+                recent: Recent::new(AROUND),
+                causes: Ends::default(),
+                wrappers: Ends::default(),
+                suspicious: Ends::default(),
+                novel: Ends::default(),
+                tail: Recent::new(TAIL),
+            },
             following: 0,
         }
     }
@@ -153,10 +185,18 @@ impl<'r> Reducer<'r> {
             return;
         }
         let template = template_id(&text);
-        let is_first = !self.times.contains_key(&template);
-        if !is_first || self.times.len() < TEMPLATES {
-            *self.times.entry(template).or_default() += 1;
-        }
+        let has_room = self.times.len() < TEMPLATES;
+        let is_first = match self.times.entry(template) {
+            Entry::Occupied(mut times) => {
+                *times.get_mut() += 1;
+                false
+            }
+            Entry::Vacant(times) if has_room => {
+                times.insert(1);
+                true
+            }
+            Entry::Vacant(_) => true,
+        };
         let meaning = self.rules.read(&text, &self.before);
         self.before.push(&text);
         let line = || Line { number: self.number, text: shown(&text), template };
@@ -192,26 +232,25 @@ impl<'r> Reducer<'r> {
                     if !is_known(&self.reading.causes) {
                         self.reading.causes.push(found);
                     }
-                    let recent: Vec<_> = self.kept.recent.iter().cloned().collect();
+                    let recent: Vec<_> = self.kept.recent.lines.iter().cloned().collect();
                     recent.into_iter().for_each(|line| self.kept.around.push(line));
                     self.kept.causes.push(line());
                     self.following = AROUND + 1;
                 }
             },
         }
-        let line = line();
         if self.following > 0 {
             self.following -= 1;
-            self.kept.around.push(line.clone());
+            self.kept.around.push(line());
         }
         if self.kept.head.len() < HEAD {
-            self.kept.head.push(line.clone());
+            self.kept.head.push(line());
         }
-        push_bounded(&mut self.kept.recent, line.clone(), AROUND);
+        self.kept.recent.push(self.number, &text, template);
         // Of many alike the end shows the last.
-        match self.kept.tail.back_mut() {
-            Some(last) if last.template == template => *last = line,
-            _ => push_bounded(&mut self.kept.tail, line, TAIL),
+        match self.kept.tail.lines.back_mut() {
+            Some(last) if last.template == template => last.set(self.number, &text, template),
+            _ => self.kept.tail.push(self.number, &text, template),
         }
     }
 }
@@ -227,9 +266,20 @@ fn finding(rules: &RuleSet, rule: &Rule, line: u64, text: &str) -> Finding {
 
 /// What of a line is shown.
 fn shown(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let mut out = String::new();
+    show(text, &mut out);
+    out
+}
+
+fn show(text: &str, out: &mut String) {
+    // Counting characters takes longer than looking at the length.
+    let end = if text.len() > LONGEST_SHOWN { text.char_indices().nth(LONGEST_SHOWN) } else { None };
+    match end {
+        Some((end, _)) => {
+            out.push_str(&text[..end]);
+            out.push('…');
+        }
+        None => out.push_str(text),
     }
 }
 
@@ -238,7 +288,7 @@ impl Kept {
     fn excerpt(self, times: &HashMap<u64, u64>, total: u64) -> Excerpt {
         let ends = |ends: Ends| ends.first.into_iter().chain(ends.last);
         // From the end backwards: the last line matters more than those before it.
-        let tail: Vec<_> = self.tail.into_iter().rev().collect();
+        let tail: Vec<_> = self.tail.lines.into_iter().rev().collect();
         let (last, rest) = tail.split_at(tail.len().min(AROUND * 4));
         let by_worth = ends(self.causes)
             .chain(last.iter().cloned())

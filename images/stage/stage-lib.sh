@@ -15,17 +15,24 @@ exec {_isokiln_out}>&1
 
 _message() { printf '\036%s %s\n' "$ISOKILN_TOKEN" "$1" >&"$_isokiln_out"; }
 
+# What the log must show too, so that who reads only the log can tell what became of what it says.
+_log() { printf 'isokiln: %s\n' "$1" >&"$_isokiln_out"; }
+
 # note TEXT: something worth a person's attention.
 note() { _message "$(jq -cn --arg text "$1" '{note: $text}')"; }
 
 # warn TEXT: something that went wrong and was got over.
-warn() { _message "$(jq -cn --arg text "$1" '{warning: $text}')"; }
+warn() {
+    _log "got over: $1"
+    _message "$(jq -cn --arg text "$1" '{warning: $text}')"
+}
 
 # progress TEXT: what the stage is doing now.
 progress() { _message "$(jq -cn --arg text "$1" '{progress: $text}')"; }
 
 # fail CAUSE NEXT-STEP: ends the stage with a cause in one line and what to do about it.
 fail() {
+    _log "failed: $1"
     _message "$(jq -cn --arg cause "$1" --arg hint "${2:-}" '{failed: {cause: $cause, hint: $hint}}')"
     exit 1
 }

@@ -78,9 +78,10 @@ macro_rules! rules {
 }
 
 /// Rules that logs are reviewed by: name and contents of their file.
-pub const RULES: [(&str, &str); 15] = rules![
+pub const RULES: [(&str, &str); 17] = rules![
     "apt",
     "benign",
+    "boot",
     "bootstrap",
     "chroot",
     "disk",
@@ -91,6 +92,7 @@ pub const RULES: [(&str, &str); 15] = rules![
     "hooks",
     "initramfs",
     "iso",
+    "isokiln",
     "network",
     "signature",
     "squashfs"

@@ -128,7 +128,7 @@ async fn only_an_optional_package_is_left_out() {
     let stage = "[[stage]]\nname = \"desktop\"\nuses = \"packages\"\n\
                  with = { install = [\"vim\"], optional = [\"falkon\", \"mc\"] }\n";
     let bench = bench(stage);
-    let poisoned = "isokiln: the failed optional package falkon cannot be undone\n";
+    let poisoned = "isokiln: failed: the failed optional package falkon cannot be undone\n";
     bench.sandbox.acts("desktop", vec![fails(poisoned), Act::default()]);
     let finished = bench.build_well().await;
     assert_eq!(finished.recoveries(), ["desktop skip-optional"]);
@@ -144,7 +144,7 @@ async fn only_an_optional_package_is_left_out() {
 
     // One that is not optional is not.
     let bench = self::bench(stage);
-    let required = "isokiln: the failed optional package vim cannot be undone\n";
+    let required = "isokiln: failed: the failed optional package vim cannot be undone\n";
     bench.sandbox.act("desktop", fails(required));
     let failed = bench.build().await;
     assert_eq!((failed.error().exit_code(), failed.recoveries().len()), (1, 0));

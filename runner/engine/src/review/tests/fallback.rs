@@ -99,10 +99,16 @@ async fn nobody_waits_longer_than_the_deadline_for_a_delay() {
     let far = "429 retry-after far";
     let servers = four(bad(far), bad(far), bad(far), vec![well(RETRY)]).await;
     let begin = Instant::now();
-    let outcome = council(&servers).ask(&question("base"), DEADLINE).await;
+    let council = council(&servers);
+    let outcome = council.ask(&question("base"), DEADLINE).await;
     assert!(begin.elapsed() < Duration::from_millis(700), "the standby answers at once: {outcome:?}");
     assert!(outcome.votes.iter().all(|vote| vote.provider == "anthropic"));
-    assert!(servers[..3].iter().all(|server| server.calls().len() == 1));
+    // Seats may ask it at the same moment, but none comes back.
+    assert!(servers[..3].iter().all(|server| server.calls().len() <= 3));
+    let calls = || servers[..3].iter().map(|server| server.calls().len()).sum::<usize>();
+    let before = calls();
+    council.ask(&question("desktop"), DEADLINE).await;
+    assert_eq!(calls(), before);
 }
 
 #[tokio::test]

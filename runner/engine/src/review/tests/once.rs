@@ -183,3 +183,20 @@ async fn a_probe_says_who_answers_and_what_it_has_cost() {
     let again = council.probe(DEADLINE).await;
     assert_eq!(again[0].spent.calls, 2);
 }
+
+#[tokio::test]
+async fn where_no_vote_could_count_nobody_is_asked() {
+    let servers = servers(vec![("mistral", Protocol::Mistral, vec![well(RETRY)])]).await;
+    let council = council(&servers);
+    let mut nothing = question("base");
+    nothing.allowed.clear();
+    let mut silent = question("base");
+    silent.excerpt.lines.clear();
+    for (question, deadline) in
+        [(&nothing, DEADLINE), (&silent, DEADLINE), (&question("base"), Duration::ZERO)]
+    {
+        let outcome = council.ask(question, deadline).await;
+        assert!(outcome.holders.iter().all(|holder| holder.held == Held::Rules), "{outcome:?}");
+    }
+    assert!(servers[0].calls().is_empty());
+}

@@ -1,17 +1,18 @@
 //! The coordination measure: many reviews against providers that behave in every way at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use isokiln_core::review::wire::Protocol;
 use isokiln_core::review::{Action, Consensus, How};
 
-use super::super::{Deliberation, Held};
+use super::super::{Ask, Deliberation, Held};
 use super::behaviour::{NAMES, named};
 use super::log::{self, question, rules};
 use super::server::{GRACE, KEY};
-use super::{DEADLINE, council, servers};
+use super::{DEADLINE, asker, council_with, servers};
 
 const REVIEWS: u64 = 240;
 const AT_ONCE: usize = 24;
@@ -79,14 +80,14 @@ struct Review {
     consensus: Consensus,
 }
 
-async fn review(number: u64, parts: Vec<Part>, own: Action) -> Review {
+async fn review(ask: Arc<dyn Ask>, number: u64, parts: Vec<Part>, own: Action) -> Review {
     let script = |part: &Part| {
         let behave = |name| named(name, part.protocol, part.action, DEADLINE);
         let later = (!part.lasts).then(|| behave("well"));
         (part.name, part.protocol, [behave(part.behaviour)].into_iter().chain(later).collect())
     };
     let servers = servers(parts.iter().map(script).collect()).await;
-    let council = council(&servers);
+    let council = council_with(&ask, &servers);
     let question = question(&format!("stage-{number}"));
     let begin = Instant::now();
     let outcome = council.ask(&question, DEADLINE).await;
@@ -138,9 +139,10 @@ fn part(of: usize, all: usize) -> f64 {
 async fn nearly_all_reviews_reach_a_consensus_inside_the_deadline() {
     let mut numbers = Numbers(SEED);
     let drawn: Vec<_> = (0..REVIEWS).map(|number| (number, draw(&mut numbers))).collect();
+    let ask = asker();
     let begin = Instant::now();
     let reviews: Vec<Review> = stream::iter(drawn)
-        .map(|(number, (parts, own))| tokio::spawn(review(number, parts, own)))
+        .map(|(number, (parts, own))| tokio::spawn(review(Arc::clone(&ask), number, parts, own)))
         .buffer_unordered(AT_ONCE)
         .map(|joined| joined.unwrap())
         .collect()

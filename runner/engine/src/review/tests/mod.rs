@@ -47,3 +47,8 @@ fn asker() -> Arc<dyn Ask> {
 fn council(servers: &[Server]) -> Council {
     Council::new(seats(servers), asker(), None, None)
 }
+
+/// The same where many are made at once: to make a client takes longer than some deadlines here allow.
+fn council_with(ask: &Arc<dyn Ask>, servers: &[Server]) -> Council {
+    Council::new(seats(servers), Arc::clone(ask), None, None)
+}

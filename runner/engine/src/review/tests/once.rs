@@ -9,7 +9,7 @@ use super::super::{Cache, Council, Held, Ledger, Outcome};
 use super::behaviour::{Behaviour, NAMES, named, well};
 use super::log::{self, question, rules};
 use super::server::{GRACE, KEY};
-use super::{DEADLINE, asker, council, seats, servers};
+use super::{DEADLINE, asker, council, council_with, seats, servers};
 
 const RETRY: Action = Action::Retry;
 
@@ -68,12 +68,14 @@ async fn every_misbehaviour_ends_by_the_deadline_and_leaves_the_seat_to_the_rule
     for protocol in [Protocol::Mistral, Protocol::Gemini, Protocol::Groq, Protocol::Anthropic] {
         let bad =
             NAMES.iter().filter(|name| !["well", "in a fence", "slow", "obeys, riskier"].contains(name));
+        let ask = &asker();
         let all = bad.map(|name| async move {
             let deadline = Duration::from_millis(700);
             let script = vec![named(name, protocol, RETRY, deadline)];
             let servers = servers(vec![("lone", protocol, script)]).await;
+            let council = council_with(ask, &servers);
             let begin = Instant::now();
-            let outcome = council(&servers).ask(&question("base"), deadline).await;
+            let outcome = council.ask(&question("base"), deadline).await;
             let took = begin.elapsed();
             assert!(took < deadline + GRACE * 2, "{name} took {took:?}");
             assert!(outcome.votes.is_empty(), "{name}: {outcome:?}");

@@ -53,8 +53,12 @@ impl Turn<'_> {
                 return Heard::Void;
             }
             let pause = jittered(trouble.after().unwrap_or_default().max(PAUSE * 2_u32.pow(try_number)));
-            if !trouble.may_pass() || try_number + 1 == TRIES || pause > self.left() / 2 {
+            if !trouble.may_pass() || try_number + 1 == TRIES {
                 return Heard::Nothing;
+            }
+            if pause > self.left() / 2 {
+                // Others first.
+                return if trouble.after().is_some() { Heard::Later } else { Heard::Nothing };
             }
             sleep(pause).await;
             if self.permit(index) != Permit::Go {

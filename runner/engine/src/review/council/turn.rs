@@ -7,11 +7,14 @@ use tokio::time::{Instant, sleep};
 
 use super::super::Provider;
 use super::Council;
+use super::chance::jittered;
 use super::record::{Attempt, Outcome};
 use super::table::Table;
 
 /// Answers that do not count before the rules take the seat.
 const VOID_ANSWERS: u32 = 2;
+/// The part of the time left that may be waited for somebody.
+const LONGEST_WAIT: f64 = 0.75;
 
 /// One seat's turn.
 pub(super) struct Turn<'a> {
@@ -30,6 +33,8 @@ pub(super) enum Heard {
     Vote(Box<Vote>),
     /// An answer that does not count.
     Void,
+    /// No answer, but perhaps one after the time that it asks for.
+    Later,
     /// No answer.
     Nothing,
 }
@@ -38,6 +43,7 @@ impl Turn<'_> {
     /// Asks until somebody votes; `None` leaves the seat to the rules.
     pub(super) async fn take(self) -> Option<Vote> {
         let mut tried = Vec::new();
+        let mut late = Vec::new();
         let mut void = 0;
         while void < VOID_ANSWERS
             && let Some(index) = self.pick(&mut tried).await
@@ -48,6 +54,11 @@ impl Turn<'_> {
                     return Some(*vote);
                 }
                 Heard::Void => void += 1,
+                Heard::Later if !late.contains(&index) => {
+                    late.push(index);
+                    tried.retain(|other| *other != index);
+                }
+                Heard::Later => {}
                 Heard::Nothing => {}
             }
         }
@@ -70,8 +81,10 @@ impl Turn<'_> {
         }
         waits.sort();
         for (wait, index) in waits {
-            if wait <= self.left() / 2 {
-                sleep(wait).await;
+            let left = self.left();
+            if wait <= left.mul_f64(LONGEST_WAIT) {
+                // There is nobody else, so it may take most of what is left.
+                sleep(jittered(wait).min(left.mul_f64(LONGEST_WAIT).max(wait))).await;
                 if self.permit(index) == Permit::Go {
                     return Some(self.claim(index, tried));
                 }

@@ -142,3 +142,21 @@ async fn instructions_inside_a_log_change_nothing() {
     let consensus = council(&all).ask(&question("base"), DEADLINE).await.consensus(&rules(Action::Stop));
     assert!(log::ALLOWED.contains(&consensus.action) && consensus.on_agents_word);
 }
+
+#[tokio::test]
+async fn a_long_delay_is_waited_for_where_nobody_else_answers() {
+    let patient = || vec![named("429 retry-after s", Protocol::Groq, RETRY, DEADLINE), well(RETRY)];
+    let alone =
+        servers(vec![("groq", Protocol::Groq, patient()), ("gemini", Protocol::Gemini, bad("refusal"))])
+            .await;
+    let outcome = council(&alone).ask(&question("base"), DEADLINE).await;
+    assert!(outcome.votes.iter().any(|vote| vote.provider == "groq"), "{outcome:?}");
+    let calls = alone[0].calls();
+    assert!(calls.last().unwrap().at - calls[0].at >= Duration::from_secs(1));
+    let stands_by =
+        servers(vec![("groq", Protocol::Groq, patient()), ("gemini", Protocol::Gemini, vec![well(RETRY)])])
+            .await;
+    let begin = Instant::now();
+    council(&stands_by).ask(&question("base"), DEADLINE).await;
+    assert!(begin.elapsed() < DEADLINE + Duration::from_millis(200));
+}

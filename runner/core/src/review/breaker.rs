@@ -60,6 +60,11 @@ impl Breaker {
         }
     }
 
+    /// What [`Breaker::permit`] would say, without the call being made.
+    pub fn peek(&self, now: Duration) -> Permit {
+        self.clone().permit(now)
+    }
+
     /// A call was answered.
     pub fn succeeded(&mut self) {
         if self.state != State::Shut {
@@ -106,6 +111,7 @@ mod tests {
         assert_eq!(breaker.permit(s(2)), Permit::Go);
         breaker.failed(s(3));
         assert_eq!(breaker.permit(s(13)), Permit::Wait(s(20)));
+        assert_eq!(breaker.peek(s(33)), Permit::Go, "to look is not to try");
         assert_eq!(breaker.permit(s(33)), Permit::Go, "one tries");
         assert_eq!(breaker.permit(s(33)), Permit::Wait(s(30)), "alone");
         breaker.failed(s(34));

@@ -11,3 +11,6 @@ pub use config::{ConfigError, Environment, Provider, SeatSetting, Seats, VARIABL
 pub use council::{Attempt, Council, Deliberation, Held, Holder, Outcome, SeatReport};
 pub use http::{Ask, HttpAsk};
 pub use ledger::{Ledger, Spent};
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{Endpoint, HttpReply, Parts, Prompt, Reply, Secret, Trouble, reply, trouble};
 
 /// Tokens that a model may think before it answers; they count against the limit.
-const THOUGHTS: u32 = 3_000;
+pub(super) const THOUGHTS: u32 = 3_000;
 
 pub(super) fn request(endpoint: &Endpoint, base: &str, prompt: &Prompt, max_tokens: u32) -> Parts {
     let body = json!({
         "systemInstruction": { "parts": [{ "text": prompt.system }] },
         "contents": [{ "role": "user", "parts": [{ "text": prompt.user }] }],
         "generationConfig": {
-            "maxOutputTokens": max_tokens + THOUGHTS,
+            "maxOutputTokens": super::most_written(endpoint, max_tokens),
             "responseMimeType": "application/json",
             "temperature": 0,
         },

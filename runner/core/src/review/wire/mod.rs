@@ -151,6 +151,16 @@ pub fn request(endpoint: &Endpoint, prompt: &Prompt, max_tokens: u32) -> HttpReq
     HttpRequest { url, headers, body: body.to_string().into_bytes() }
 }
 
+/// Most tokens that a model may write for an answer of `max_tokens`: its thoughts count too.
+pub fn most_written(endpoint: &Endpoint, max_tokens: u32) -> u32 {
+    let thoughts = match endpoint.protocol {
+        Protocol::Groq => openai::thoughts(endpoint),
+        Protocol::Gemini => gemini::THOUGHTS,
+        Protocol::OpenAi | Protocol::Mistral | Protocol::Anthropic => 0,
+    };
+    max_tokens.saturating_add(thoughts)
+}
+
 /// Reads what came back. `now` is for delays that are given as a date.
 pub fn read(protocol: Protocol, reply: &HttpReply, now: jiff::Timestamp) -> Result<Reply, Trouble> {
     if (300..400).contains(&reply.status) {

@@ -16,15 +16,19 @@ pub(super) fn request(endpoint: &Endpoint, base: &str, prompt: &Prompt, max_toke
         "stream": false,
     });
     if endpoint.protocol == Protocol::Groq {
-        let thinks = endpoint.model.contains("gpt-oss");
-        if thinks {
+        if thoughts(endpoint) > 0 {
             body["reasoning_effort"] = "low".into();
         }
-        body["max_completion_tokens"] = (max_tokens + if thinks { THOUGHTS } else { 0 }).into();
+        body["max_completion_tokens"] = super::most_written(endpoint, max_tokens).into();
     } else {
         body["max_tokens"] = max_tokens.into();
     }
     (format!("{base}/chat/completions"), bearer(endpoint), body)
+}
+
+/// What Groq's thinking models may think.
+pub(super) fn thoughts(endpoint: &Endpoint) -> u32 {
+    if endpoint.model.contains("gpt-oss") { THOUGHTS } else { 0 }
 }
 
 pub(super) fn messages(prompt: &Prompt) -> Value {

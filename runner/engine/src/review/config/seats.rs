@@ -4,6 +4,7 @@ use isokiln_core::review::wire::{Endpoint, Protocol};
 use isokiln_core::review::{Cost, Limits, Seat, Secret};
 
 use super::ConfigError;
+use super::environment::VARIABLES;
 use super::provider::{ANTHROPIC, GEMINI, GROQ, KNOWN, Known, MISTRAL, Provider, XAI, address};
 
 /// One seat.
@@ -49,6 +50,11 @@ impl Seats {
         };
         if !enabled {
             return Ok(seats);
+        }
+        for name in VARIABLES.into_iter().filter(|name| name.ends_with("_API_KEY")) {
+            if lookup(name).is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+                return Err(ConfigError::value(name, "a key has no blanks and only ASCII characters"));
+            }
         }
         for index in 0..seats.seats.len() {
             let seat = seats.seats[index].seat;

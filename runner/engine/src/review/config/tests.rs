@@ -110,6 +110,7 @@ fn what_means_nothing_is_told_with_the_variables_name() {
         (vec![("C2_ENDPOINT", "ftp://llm.example")], "C2_ENDPOINT"),
         (vec![("C2_ENDPOINT", "https://a:b@llm.example"), ("C2_MODEL", "m")], "C2_ENDPOINT"),
         (vec![("C3_ENDPOINT", "http://127.0.0.1:1/v1")], "C3_MODEL"),
+        (vec![("GROQ_API_KEY", "gsk_a:b c")], "GROQ_API_KEY"),
         (vec![("ISOKILN_AI_TOKENS", "many")], "ISOKILN_AI_TOKENS"),
         (vec![("ISOKILN_AI_COST", "-1")], "ISOKILN_AI_COST"),
     ] {

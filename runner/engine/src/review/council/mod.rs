@@ -1,8 +1,10 @@
 //! Asking the seats, with one deadline for all of them.
 
+mod call;
 mod chance;
 mod probe;
 mod record;
+mod table;
 mod turn;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +16,8 @@ use tokio::time::Instant;
 
 pub use probe::SeatReport;
 pub use record::{Attempt, Deliberation, Held, Holder, Outcome};
-use turn::{Table, Turn};
+use table::Table;
+use turn::Turn;
 
 use super::{Ask, Cache, Ledger, SeatSetting, Seats};
 
@@ -67,7 +70,9 @@ impl Council {
         let begin = Instant::now();
         let end = begin + deadline;
         let question = question.redacted();
-        let open: Vec<&SeatSetting> = self.seats.seats.iter().filter(|seat| seat.open).collect();
+        // Without a choice or without a line to quote, no vote could count.
+        let can_vote = !question.allowed.is_empty() && !question.excerpt.lines.is_empty();
+        let open: Vec<&SeatSetting> = self.seats.seats.iter().filter(|seat| seat.open && can_vote).collect();
         let table = Table::new(open.iter().filter_map(|seat| seat.own).collect());
         let turn = |setting: &SeatSetting, end| Turn {
             council: self,
@@ -106,7 +111,7 @@ impl Council {
         let attempts = table.into_attempts();
         let holder = |setting: &SeatSetting| {
             let own = setting.own.map(|index| self.seats.providers[index].name.as_str());
-            record::holder(setting, own, &votes, &done)
+            record::holder(setting, own, &votes, can_vote && !done.contains(&setting.seat))
         };
         let holders = self.seats.seats.iter().map(holder).collect();
         Deliberation { votes, attempts, holders, millis: record::millis(begin.elapsed()) }

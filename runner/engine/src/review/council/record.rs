@@ -101,15 +101,15 @@ impl Deliberation {
     }
 }
 
-pub(super) fn holder(setting: &SeatSetting, own: Option<&str>, votes: &[Vote], done: &[Seat]) -> Holder {
+pub(super) fn holder(setting: &SeatSetting, own: Option<&str>, votes: &[Vote], not_awaited: bool) -> Holder {
     let seat = setting.seat;
     let vote = votes.iter().find(|vote| vote.seat == seat);
     let held = match vote {
         Some(vote) if own == Some(vote.provider.as_str()) => Held::Own(vote.provider.clone()),
         Some(vote) => Held::Other(vote.provider.clone()),
         None if !setting.open => Held::Closed,
-        None if done.contains(&seat) => Held::Rules,
-        None => Held::NotAwaited,
+        None if not_awaited => Held::NotAwaited,
+        None => Held::Rules,
     };
     Holder { seat, held }
 }

@@ -1,61 +1,20 @@
 //! One seat's turn: its provider, then others, until somebody votes.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use isokiln_core::digest::Digest;
-use isokiln_core::review::wire::{Reply, Trouble, read, request};
-use isokiln_core::review::{Permit, Prompt, Question, Reservation, Seat, Vote, prompt, read_vote};
-use tokio::time::{Instant, sleep, timeout_at};
+use isokiln_core::review::{Permit, Question, Seat, Vote};
+use tokio::time::{Instant, sleep};
 
-use super::super::ledger::Spent;
-use super::super::{Provider, cache};
+use super::super::Provider;
 use super::Council;
-use super::chance::{jittered, marker};
-use super::record::{Attempt, Outcome, millis};
+use super::chance::jittered;
+use super::record::{Attempt, Outcome};
+use super::table::Table;
 
-/// Tokens for an answer.
-pub(super) const ANSWER_TOKENS: u32 = 700;
-/// Calls to one provider for one question.
-const TRIES: u32 = 3;
 /// Answers that do not count before the rules take the seat.
 const VOID_ANSWERS: u32 = 2;
-/// The first pause where the provider names none; it doubles.
-const PAUSE: Duration = Duration::from_millis(200);
-/// The marker in what an answer is kept under, which is the same each time.
-const NO_MARKER: &str = "0000000000000000";
-
-/// What the seats share while one question is asked.
-pub(super) struct Table {
-    attempts: Mutex<Vec<Attempt>>,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Default)]
-struct Taken {
-    /// Providers that some seat is asking or has asked.
-    asked: Vec<usize>,
-    /// Providers that have voted: another vote of theirs would not be another voice.
-    voted: Vec<usize>,
-}
-
-impl Table {
-    pub(super) fn new(asked: Vec<usize>) -> Self {
-        Self { attempts: Mutex::default(), taken: Mutex::new(Taken { asked, voted: Vec::new() }) }
-    }
-
-    pub(super) fn into_attempts(self) -> Vec<Attempt> {
-        self.attempts.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn attempts(&self) -> MutexGuard<'_, Vec<Attempt>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The part of the time left that may be waited for somebody.
+const LONGEST_WAIT: f64 = 0.75;
 
 /// One seat's turn.
 pub(super) struct Turn<'a> {
@@ -69,9 +28,14 @@ pub(super) struct Turn<'a> {
 }
 
 /// What a provider gave.
-enum Heard {
+pub(super) enum Heard {
+    /// A vote.
     Vote(Box<Vote>),
+    /// An answer that does not count.
     Void,
+    /// No answer, but perhaps one after the time that it asks for.
+    Later,
+    /// No answer.
     Nothing,
 }
 
@@ -79,6 +43,7 @@ impl Turn<'_> {
     /// Asks until somebody votes; `None` leaves the seat to the rules.
     pub(super) async fn take(self) -> Option<Vote> {
         let mut tried = Vec::new();
+        let mut late = Vec::new();
         let mut void = 0;
         while void < VOID_ANSWERS
             && let Some(index) = self.pick(&mut tried).await
@@ -89,6 +54,11 @@ impl Turn<'_> {
                     return Some(*vote);
                 }
                 Heard::Void => void += 1,
+                Heard::Later if !late.contains(&index) => {
+                    late.push(index);
+                    tried.retain(|other| *other != index);
+                }
+                Heard::Later => {}
                 Heard::Nothing => {}
             }
         }
@@ -111,8 +81,10 @@ impl Turn<'_> {
         }
         waits.sort();
         for (wait, index) in waits {
-            if wait <= self.left() / 2 {
-                sleep(wait).await;
+            let left = self.left();
+            if wait <= left.mul_f64(LONGEST_WAIT) {
+                // There is nobody else, so it may take most of what is left.
+                sleep(jittered(wait).min(left.mul_f64(LONGEST_WAIT).max(wait))).await;
                 if self.permit(index) == Permit::Go {
                     return Some(self.claim(index, tried));
                 }
@@ -140,171 +112,35 @@ impl Turn<'_> {
         index
     }
 
-    /// Asks one provider, again where that may help.
-    async fn hear(&self, index: usize, tried: &[usize]) -> Heard {
-        let provider = self.provider(index);
-        let Some((asked, kept_as)) = self.prompts(provider) else { return Heard::Nothing };
-        if let Some(vote) = self.remembered(index, &kept_as) {
-            return Heard::Vote(Box::new(vote));
-        }
-        for try_number in 0..TRIES {
-            let Some(reserved) = self.reserve(provider, &asked) else {
-                self.note(index, Outcome::Skipped, "the budget of the build is used up");
-                return Heard::Nothing;
-            };
-            let slot = self.note(index, Outcome::NotAwaited, "others had agreed before it answered");
-            let begin = Instant::now();
-            let outcome = self.call(provider, &asked, self.limit(tried)).await;
-            self.settle(index, reserved, slot, begin, &outcome);
-            let trouble = match outcome {
-                Ok(reply) => return self.count(index, slot, &reply, &kept_as),
-                Err(trouble) => trouble,
-            };
-            let is_void = trouble.is_void_answer();
-            self.finish(slot, if is_void { Outcome::Invalid } else { Outcome::Failed }, trouble.to_string());
-            if is_void {
-                return Heard::Void;
-            }
-            let pause = jittered(trouble.after().unwrap_or_default().max(PAUSE * 2_u32.pow(try_number)));
-            if !trouble.may_pass() || try_number + 1 == TRIES || pause > self.left() / 2 {
-                return Heard::Nothing;
-            }
-            sleep(pause).await;
-            if self.permit(index) != Permit::Go {
-                return Heard::Nothing;
-            }
-        }
-        Heard::Nothing
-    }
-
-    /// The prompt as it is sent, and what its answer is kept under.
-    fn prompts(&self, provider: &Provider) -> Option<(Prompt, Digest)> {
-        let plain = prompt(self.question, self.seat, NO_MARKER);
-        let asked = (0..4).find_map(|_| prompt(self.question, self.seat, &marker()).ok())?;
-        // A log that holds the plain marker is kept under what nobody asks for again.
-        Some((asked.clone(), cache::key(&provider.endpoint, &plain.unwrap_or(asked))))
-    }
-
-    /// One call, within the time for it.
-    async fn call(&self, provider: &Provider, asked: &Prompt, limit: Instant) -> Result<Reply, Trouble> {
-        let endpoint = &provider.endpoint;
-        let sent = self.council.ask.send(request(endpoint, asked, ANSWER_TOKENS), limit);
-        let reply = timeout_at(limit, sent).await.unwrap_or(Err(Trouble::TimedOut))?;
-        read(endpoint.protocol, &reply, jiff::Timestamp::now())
-    }
-
-    /// A vote from an answer, if it is one.
-    fn count(&self, index: usize, slot: usize, reply: &Reply, kept_as: &Digest) -> Heard {
-        match self.vote(index, reply) {
-            Ok(vote) => {
-                if let Some(cache) = &self.council.cache {
-                    cache.put(kept_as, reply);
-                }
-                self.finish(slot, Outcome::Voted, String::new());
-                Heard::Vote(Box::new(vote))
-            }
-            Err(why) => {
-                self.finish(slot, Outcome::Invalid, why);
-                Heard::Void
-            }
-        }
-    }
-
-    fn vote(&self, index: usize, reply: &Reply) -> Result<Vote, String> {
-        let reading = read_vote(&reply.text, &self.question.excerpt, &self.question.allowed);
-        let provider = self.provider(index);
-        let (name, model) = (provider.name.clone(), provider.endpoint.model.clone());
-        let reading = reading.map_err(|invalid| invalid.to_string())?;
-        Ok(Vote { seat: self.seat, provider: name, model, reading })
-    }
-
-    /// The vote that the same question got before.
-    fn remembered(&self, index: usize, kept_as: &Digest) -> Option<Vote> {
-        let reply = self.council.cache.as_ref()?.get(kept_as)?;
-        let vote = self.vote(index, &reply).ok()?;
-        let slot = self.note(index, Outcome::Voted, "");
-        self.table.attempts()[slot].cached = true;
-        Some(vote)
-    }
-
-    fn reserve(&self, provider: &Provider, asked: &Prompt) -> Option<Reservation> {
-        // Three bytes a token is more tokens than any log has.
-        let read = (asked.system.len() + asked.user.len()) / 3;
-        let read = u64::try_from(read).unwrap_or(u64::MAX);
-        self.council.state().budget.reserve(&provider.endpoint.model, read, u64::from(ANSWER_TOKENS))
-    }
-
-    /// Notes what a call used, and how its provider fares.
-    fn settle(
-        &self,
-        index: usize,
-        reserved: Reservation,
-        slot: usize,
-        begin: Instant,
-        outcome: &Result<Reply, Trouble>,
-    ) {
-        let now = self.council.now();
-        let provider = self.provider(index);
-        let model = &provider.endpoint.model;
-        let mut state = self.council.state();
-        let breaker = &mut state.breakers[index];
-        let mut used = (0, None);
-        match outcome {
-            Ok(reply) => {
-                breaker.succeeded();
-                let cost = state.budget.settle(reserved, model, reply.tokens_in, reply.tokens_out);
-                used = (reply.tokens_in + reply.tokens_out, cost);
-            }
-            // It answered, or may have: what was set aside stays spent.
-            Err(Trouble::Refused(_) | Trouble::Truncated) => breaker.succeeded(),
-            Err(Trouble::Malformed(_) | Trouble::Endless(_) | Trouble::TimedOut) => breaker.failed(now),
-            Err(trouble) => {
-                if trouble.is_permanent() {
-                    breaker.shut();
-                } else if *trouble != Trouble::TooLarge {
-                    breaker.failed(now);
-                }
-                if let Some(after) = trouble.after() {
-                    breaker.hold(now, after);
-                }
-                state.budget.settle(reserved, model, 0, 0);
-            }
-        }
-        drop(state);
-        if let (Ok(reply), Some(ledger)) = (outcome, &self.council.ledger) {
-            let (tokens_in, tokens_out) = (reply.tokens_in, reply.tokens_out);
-            let micro_dollars = used.1.unwrap_or_default();
-            ledger.add(&provider.name, Spent { calls: 1, tokens_in, tokens_out, micro_dollars });
-        }
-        let mut attempts = self.table.attempts();
-        attempts[slot].millis = millis(begin.elapsed());
-        (attempts[slot].tokens, attempts[slot].cost) = used;
-    }
-
     /// Until when a call may take: half of what is left while somebody else could still be asked.
-    fn limit(&self, tried: &[usize]) -> Instant {
+    pub(super) fn limit(&self, tried: &[usize]) -> Instant {
         let left = self.left();
-        Instant::now() + if self.order(tried).is_empty() { left } else { left / 2 }
+        let now = self.council.now();
+        let may_help = |index: &usize| match self.council.state().breakers[*index].peek(now) {
+            Permit::Go => true,
+            Permit::Wait(wait) => wait <= left / 4,
+            Permit::Never => false,
+        };
+        Instant::now() + if self.order(tried).iter().any(may_help) { left / 2 } else { left }
     }
 
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    fn permit(&self, index: usize) -> Permit {
+    pub(super) fn permit(&self, index: usize) -> Permit {
         let now = self.council.now();
         self.council.state().breakers[index].permit(now)
     }
 
-    fn provider(&self, index: usize) -> &Provider {
+    pub(super) fn provider(&self, index: usize) -> &Provider {
         &self.council.seats.providers[index]
     }
 
     /// Begins the record of a call; returns where it is.
-    fn note(&self, index: usize, outcome: Outcome, why: &str) -> usize {
+    pub(super) fn note(&self, index: usize, outcome: Outcome, why: &str) -> usize {
         let provider = self.provider(index);
-        let mut attempts = self.table.attempts();
-        attempts.push(Attempt {
+        self.table.begin(Attempt {
             seat: self.seat,
             provider: provider.name.clone(),
             model: provider.endpoint.model.clone(),
@@ -314,12 +150,6 @@ impl Turn<'_> {
             tokens: 0,
             cost: None,
             cached: false,
-        });
-        attempts.len() - 1
-    }
-
-    fn finish(&self, slot: usize, outcome: Outcome, why: String) {
-        let mut attempts = self.table.attempts();
-        (attempts[slot].outcome, attempts[slot].why) = (outcome, why);
+        })
     }
 }

@@ -39,8 +39,15 @@ pub struct RuleSet {
     set: RegexSet,
     /// Index into `rules` of each pattern of the set; the last pattern is that of suspicious lines.
     of_pattern: Vec<usize>,
-    /// Of every rule, made when needed: the pattern by itself, and that of the lines before.
-    patterns: Vec<(OnceLock<Option<Regex>>, OnceLock<Option<Regex>>)>,
+    /// Of every rule.
+    patterns: Vec<Patterns>,
+}
+
+/// A rule's patterns by themselves, made when they are needed.
+#[derive(Debug, Default)]
+struct Patterns {
+    own: OnceLock<Option<Regex>>,
+    after: OnceLock<Option<Regex>>,
 }
 
 /// What a line is.
@@ -71,7 +78,7 @@ impl RuleSet {
             .build()
             .map_err(|error| RuleSetError::Automaton { reason: error.to_string() })?;
         let of_pattern = with_pattern().map(|(index, _)| index).collect();
-        let patterns = rules.iter().map(|_| Default::default()).collect();
+        let patterns = rules.iter().map(|_| Patterns::default()).collect();
         Ok(Self { rules, set, of_pattern, patterns })
     }
 
@@ -116,13 +123,13 @@ impl RuleSet {
     pub fn package<'l>(&self, rule: &Rule, line: &'l str) -> Option<&'l str> {
         let index = self.rules.iter().position(|other| other.id == rule.id)?;
         let pattern = rule.pattern.as_deref()?;
-        let pattern = self.patterns[index].0.get_or_init(|| Regex::new(pattern).ok()).as_ref()?;
+        let pattern = self.patterns[index].own.get_or_init(|| Regex::new(pattern).ok()).as_ref()?;
         pattern.captures(line)?.name("package").map(|package| package.as_str())
     }
 
     fn follows(&self, index: usize, before: &Before) -> bool {
         let Some(after) = &self.rules[index].after else { return true };
-        let after = self.patterns[index].1.get_or_init(|| Regex::new(after).ok()).as_ref();
+        let after = self.patterns[index].after.get_or_init(|| Regex::new(after).ok()).as_ref();
         after.is_some_and(|after| before.0.iter().any(|line| after.is_match(line)))
     }
 }

@@ -21,6 +21,8 @@ mod rules;
 mod seat;
 mod secret;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vote;
 pub mod wire;
 

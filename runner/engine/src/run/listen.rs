@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write};
 use bytes::Bytes;
 use isokiln_core::event::{Event, Usage};
 use isokiln_core::names::StageName;
+use isokiln_core::review::{Lines, printable};
 use tokio::sync::mpsc;
 
 use super::events::Events;
@@ -35,7 +36,7 @@ pub(super) async fn listen(
     events: &Events,
 ) -> std::io::Result<Heard> {
     let mut log = BufWriter::new(log);
-    let mut lines = Lines::default();
+    let mut lines = Shown::default();
     let mut failed = None;
     let mut broken = None;
     let mut latest = Usage::default();
@@ -75,58 +76,40 @@ pub(super) async fn listen(
 }
 
 /// Cuts output into lines that can be shown.
-#[derive(Default)]
-struct Lines {
-    unfinished: Vec<u8>,
+struct Shown {
+    lines: Lines,
     last: VecDeque<String>,
 }
 
-impl Lines {
+impl Default for Shown {
+    fn default() -> Self {
+        Self { lines: Lines::new(LONGEST_LINE), last: VecDeque::new() }
+    }
+}
+
+impl Shown {
     fn feed(&mut self, bytes: &Bytes) -> Vec<String> {
         let mut shown = Vec::new();
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.unfinished.len() < LONGEST_LINE {
-                let room = LONGEST_LINE - self.unfinished.len();
-                self.unfinished.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.lines.feed(bytes, |line| shown.push(printable(line).into_owned()));
+        for line in &shown {
+            if self.last.len() == TAIL {
+                self.last.pop_front();
             }
-            if piece.ends_with(b"\n") {
-                let line = printable(&std::mem::take(&mut self.unfinished));
-                if self.last.len() == TAIL {
-                    self.last.pop_front();
-                }
-                self.last.push_back(line.clone());
-                shown.push(line);
-            }
+            self.last.push_back(line.clone());
         }
         shown
     }
 
     fn tail(mut self) -> Vec<String> {
-        let rest = printable(&self.unfinished);
-        if !rest.is_empty() {
-            self.last.push_back(rest);
-        }
+        let last = &mut self.last;
+        self.lines.finish(|line| {
+            let rest = printable(line);
+            if !rest.is_empty() {
+                last.push_back(rest.into_owned());
+            }
+        });
         self.last.into()
     }
-}
-
-/// A line as text that does nothing to a terminal: what a progress display last drew, without colours.
-fn printable(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches(['\n', '\r']);
-    let text = text.rsplit('\r').next().unwrap_or_default();
-    let mut out = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            // A control sequence ends with a letter.
-            '\u{1b}' => drop(characters.by_ref().find(char::is_ascii_alphabetic)),
-            '\t' => out.push(' '),
-            character if character.is_control() => out.push('\u{fffd}'),
-            character => out.push(character),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -135,7 +118,7 @@ mod tests {
 
     #[test]
     fn lines_are_cut_joined_and_made_printable() {
-        let mut lines = Lines::default();
+        let mut lines = Shown::default();
         assert_eq!(lines.feed(&Bytes::from_static(b"one\ntw")), ["one"]);
         assert_eq!(
             lines.feed(&Bytes::from_static(b"o\n\x1b[31mred\x1b[0m\n10%\r20%\n")),
@@ -146,19 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_takes_bounded_memory() {
-        let mut lines = Lines::default();
-        let piece = Bytes::from(vec![b'x'; 1 << 20]);
-        for _ in 0..20 {
-            assert!(lines.feed(&piece).is_empty());
-        }
-        assert!(lines.unfinished.len() <= LONGEST_LINE);
-        assert_eq!(lines.feed(&Bytes::from_static(b"\n"))[0].len(), LONGEST_LINE);
-    }
-
-    #[test]
     fn the_tail_is_the_last_lines() {
-        let mut lines = Lines::default();
+        let mut lines = Shown::default();
         for number in 0..100 {
             lines.feed(&Bytes::from(format!("{number}\n")));
         }

@@ -1,10 +1,10 @@
 //! Figures of speed and memory, printed as the tables of docs/figures.md: `cargo bench -p isokiln-tests`, or
-//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `boots`, `desktop`.
+//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `reviews`, `boots`, `desktop`.
 //!
 //! Machines are noisy, so what is compared runs in turns, in one run, and ratios are taken turn by turn.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -21,8 +21,13 @@ const BOOT_TURNS: usize = 7;
 
 fn main() {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let all: [(&str, fn()); 4] =
-        [("layers", layers), ("minimal", minimal), ("boots", boots), ("desktop", desktop)];
+    let all: [(&str, fn()); 5] = [
+        ("layers", layers),
+        ("minimal", minimal),
+        ("reviews", reviews),
+        ("boots", boots),
+        ("desktop", desktop),
+    ];
     for (name, measure) in all {
         if wanted.is_empty() || wanted.iter().any(|one| one == name) {
             measure();
@@ -90,6 +95,59 @@ fn minimal() {
     println!("| cold build, median overhead | {:.1} % |", median(shares));
     println!("| unchanged rebuild, median | {:.2} |", median(rebuilds));
     println!("| plan, median | {:.2} |", median(plans));
+}
+
+/// Bytes of the log that is reviewed by itself.
+const LOG: usize = 400 << 20;
+
+/// A large log's review, and builds with reviews in turns with builds without.
+fn reviews() {
+    println!("| log | bytes | seconds | throughput | peak memory of isokiln |");
+    println!("| --- | --- | --- | --- | --- |");
+    let project = Project::tiny("");
+    let good = repository().join("tests/fixtures/logs/good/live-build.log");
+    let text = fs::read(&good).unwrap_or_else(|error| panic!("{}: {error}", good.display()));
+    let mut log = fs::File::create(project.path("log")).expect("a file");
+    let mut bytes = 0;
+    while bytes < LOG {
+        log.write_all(&text).expect("room for the log");
+        bytes += text.len();
+    }
+    let mut rates = Vec::new();
+    for _ in 0..TURNS {
+        let reviewed = project.isokiln(&["review", "log", "--no-agents"]).expect_code(0);
+        let seconds = reviewed.time.as_secs_f64();
+        let rate = bytes as f64 / seconds / 1e6;
+        let memory = reviewed.peak_memory >> 20;
+        println!("| live-build's, repeated | {bytes} | {seconds:.2} | {rate:.0} MB/s | {memory} MiB |");
+        rates.push(rate);
+    }
+    println!("| median | | | {:.0} MB/s | |\n", median(rates));
+
+    println!("| pipelines/minimal.toml from its first stage | with reviews | without | ratio |");
+    println!("| --- | --- | --- | --- |");
+    let pipeline = fs::read_to_string(repository().join("pipelines/minimal.toml")).expect("minimal.toml");
+    let project = Project::new(&pipeline);
+    project.write("quiet.toml", format!("review = \"off\"\n{pipeline}"));
+    project.build(&[]).expect_code(0);
+    let timed = |file: &str| {
+        project.isokiln(&["build", file, "--no-test", "--from", "base"]).expect_code(0);
+        project.record()["seconds"].as_f64().expect("seconds")
+    };
+    let mut ratios = Vec::new();
+    for turn in 0..TURNS * 2 {
+        // Whoever is first in a turn is second in the next.
+        let (with, without) = if turn % 2 == 0 {
+            let with = timed("pipeline.toml");
+            (with, timed("quiet.toml"))
+        } else {
+            let without = timed("quiet.toml");
+            (timed("pipeline.toml"), without)
+        };
+        println!("| build | {with:.1} | {without:.1} | {:.3} |", with / without);
+        ratios.push(with / without);
+    }
+    println!("| median | | | {:.3} |\n", median(ratios));
 }
 
 /// Boots under test, in turns with the same machine that nobody watches.

@@ -125,7 +125,7 @@ impl Reviewer {
         let (excerpt, mut diagnosis) =
             read.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         diagnosis.allowed = self.learnings().order(&diagnosis.signature, &diagnosis.allowed);
-        let reviewed = self.consult(stage, &case, &excerpt, diagnosis).await;
+        let reviewed = self.consult(stage, &case, &excerpt, diagnosis, started).await;
         let review = &reviewed.review;
         let seconds = started.elapsed().as_secs_f64();
         let subject = Subject { stage: &case.stage, attempt: case.attempt };
@@ -140,7 +140,14 @@ impl Reviewer {
     }
 
     /// What the rules say, and what the council makes of it.
-    async fn consult(&self, stage: &Stage, case: &Case, excerpt: &Excerpt, diagnosis: Diagnosis) -> Reviewed {
+    async fn consult(
+        &self,
+        stage: &Stage,
+        case: &Case,
+        excerpt: &Excerpt,
+        diagnosis: Diagnosis,
+        started: Instant,
+    ) -> Reviewed {
         let kind = self.kinds.get(stage.kind.as_str());
         let about = About {
             stage: stage.name.to_string(),
@@ -149,6 +156,19 @@ impl Reviewer {
         };
         let (reviewed, conversation) =
             consult(self.council.as_deref(), about, excerpt, &case.facts, diagnosis).await;
+        let told = conversation.as_ref().map(|conversation| &conversation.told);
+        let agents = told.map(|told| {
+            json!({"milliseconds": told.millis, "calls": told.attempts.len(), "tokens": told.tokens(),
+                "micro_dollars": told.cost()})
+        });
+        {
+            let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.metrics.push(json!({
+                "stage": case.stage, "attempt": case.attempt,
+                "milliseconds": started.elapsed().as_millis() as u64, "agents": agents,
+            }));
+            self.kept(self.coordination.document("performance-metrics", &records.metrics));
+        }
         if let Some(conversation) = conversation {
             self.keep_conversation(case, &conversation);
         }
@@ -165,12 +185,6 @@ impl Reviewer {
             "holders": told.holders, "consensus": consensus, "milliseconds": told.millis,
         });
         self.kept(self.coordination.conversation(subject, &document));
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.metrics.push(json!({
-            "stage": case.stage, "attempt": case.attempt, "milliseconds": told.millis,
-            "tokens": told.tokens(), "micro_dollars": told.cost(), "calls": told.attempts.len(),
-        }));
-        self.kept(self.coordination.document("performance-metrics", &records.metrics));
         self.kept(self.coordination.document("agent-assignments", &self.assignments(Some(told))));
     }
 

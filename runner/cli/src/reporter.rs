@@ -34,6 +34,8 @@ struct State {
     current: Option<Current>,
     record: RunRecord,
     boots: Boots,
+    /// Reviews of failed stages that are not told yet.
+    reviews: Vec<(StageName, Review)>,
     /// Characters of the longest stage name.
     width: usize,
 }
@@ -55,6 +57,7 @@ impl Terminal {
             current: None,
             record: RunRecord::default(),
             boots: Boots::default(),
+            reviews: Vec::new(),
             width: 0,
         };
         Self { format, state: Mutex::new(state) }
@@ -215,11 +218,24 @@ impl State {
                 );
                 self.say(&format!("{}{}", line("Done", &good(), &text), faint().apply_to(used(usage))));
             }
-            Event::StageReviewed { stage, review, .. } => self.review(stage, review),
+            Event::StageReviewed { stage, review, .. } => {
+                // Why a stage failed is told after that it did.
+                if matches!(review.verdict, Judgement::Known | Judgement::Unknown) {
+                    self.reviews.push((stage.clone(), (**review).clone()));
+                } else {
+                    self.review(stage, review);
+                }
+            }
+            Event::Asking { stage, question } => {
+                self.end();
+                self.pending_review(stage);
+                self.say(&line("Ask", &fair(), &format!("{question} [y/N]")));
+            }
             Event::StageRecovering { stage, action, cause, pause_seconds, .. } => {
                 self.end();
                 let pause = show_duration(Duration::from_secs_f64(*pause_seconds));
                 self.say(&line("Failed", &fair(), &format!("{stage}: {cause}")));
+                self.pending_review(stage);
                 self.say(&line("Recover", &calm(), &format!("{stage}: {action}, then again in {pause}")));
                 self.begin(stage.as_str(), "waiting before it runs again");
             }
@@ -229,6 +245,7 @@ impl State {
                     self.say(&quoted(text));
                 }
                 self.say(&line("FAILED", &bad(), &format!("{stage}: {cause}")));
+                self.pending_review(stage);
                 if let Some(hint) = hint {
                     self.say(&line("hint", &calm(), hint));
                 }
@@ -254,6 +271,14 @@ impl State {
                 }
                 self.summary(*exit_code, *seconds);
             }
+        }
+    }
+
+    /// Tells the review of a stage that failed.
+    fn pending_review(&mut self, stage: &StageName) {
+        if let Some(index) = self.reviews.iter().position(|(other, _)| other == stage) {
+            let (stage, review) = self.reviews.remove(index);
+            self.review(&stage, &review);
         }
     }
 

@@ -154,6 +154,13 @@ pub enum Event {
         /// Seconds that it took.
         seconds: f64,
     },
+    /// A person is asked whether a failed stage is run again.
+    Asking {
+        /// The stage.
+        stage: StageName,
+        /// What is asked.
+        question: String,
+    },
     /// A failed stage is run again.
     StageRecovering {
         /// The stage.

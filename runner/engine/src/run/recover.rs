@@ -241,6 +241,7 @@ impl Build {
                     "stage {} failed: {}. Do this about it: {action}?",
                     stage.name, failed.failure.cause
                 );
+                self.events.emit(Event::Asking { stage: stage.name.clone(), question: question.clone() });
                 let mut cancel = self.cancel.clone();
                 let answer = tokio::select! {
                     answer = self.consent.ask(&question) => answer,

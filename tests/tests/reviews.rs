@@ -101,7 +101,7 @@ fn agents_review_a_build_and_stages_do_not_see_their_keys() {
     let server = provider();
     let address = server.address().replace("tcp://", "http://");
     let project = Project::tiny(
-        "\n[[stage]]\nname = \"look\"\nrun = \"[ -z \\\"$C3_API_KEY\\\" ] && echo ours is odd, token=abcdefgh12345678ijklmnop\"\n\
+        "\n[[stage]]\nname = \"look\"\nrun = \"[ -z \\\"$C3_API_KEY\\\" ] && echo ours is odd; echo token=abcdefgh12345678ijklmnop\"\n\
          environment = [\"C3_API_KEY\"]\n",
     );
     project.write(".env", format!("C3_ENDPOINT={address}/v1\nC3_MODEL=m\nC3_API_KEY=key-of-the-server\n"));

@@ -120,7 +120,7 @@ fn agents_review_a_build_and_stages_do_not_see_their_keys() {
     let decision = fs::read_to_string(latest.join("ai_memory/decisions/look-1.json")).expect("a decision");
     let decision: Value = serde_json::from_str(&decision).expect("JSON");
     assert_eq!((&decision["review"]["verdict"], &decision["outcome"]), (&json!("suspect"), &json!("told")));
-    let asked = server.requests("POST", "/v1/chat/completions");
+    let asked = server.requests("POST", "/chat/completions");
     assert!(asked.len() >= 2, "{asked:?}");
     for request in &asked {
         let body = String::from_utf8_lossy(&request.body);

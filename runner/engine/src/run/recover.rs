@@ -19,7 +19,7 @@ use super::failure::Failure;
 use super::reviewer::Case;
 use super::stage::{Ended, Failed, Ran};
 use crate::hooks::{HookCall, find_hook, run_hook};
-use crate::sandbox::{CancelWatch, Tree, cancelled};
+use crate::sandbox::{Cancel, CancelWatch, Tree, cancelled, cancelled_now};
 
 /// Option of a stage that lists the packages which the image can go without.
 pub(super) const OPTIONAL: &str = "optional";
@@ -93,7 +93,7 @@ impl Build {
         loop {
             let attempt = self.recovery.begin(&stage.name);
             let description = self.kind(stage).map(|kind| kind.summary.clone()).unwrap_or_default();
-            self.hook(stage, Hook::PrePhase, &[description]).await?;
+            unless_now(&stop, self.hook(stage, Hook::PrePhase, &[description])).await?;
             let context = self.context();
             let ended = self.run_stage(
                 stage,
@@ -106,8 +106,9 @@ impl Build {
             );
             let ended = match ended.await? {
                 Ended::Well(ran) => {
-                    self.hook(stage, Hook::PostPhase, &words("success", ran.seconds)).await?;
-                    match self.review_good(stage, attempt, ran).await? {
+                    unless_now(&stop, self.hook(stage, Hook::PostPhase, &words("success", ran.seconds)))
+                        .await?;
+                    match unless_now(&stop, self.review_good(stage, attempt, ran)).await? {
                         Ok(ran) => {
                             if let Some((signature, action)) = cure {
                                 self.reviewer.learn(&signature, action, true);
@@ -119,9 +120,12 @@ impl Build {
                     }
                 }
                 Ended::Failed(failed) => {
-                    self.hook(stage, Hook::PostPhase, &words("failure", failed.seconds)).await?;
-                    self.hook(stage, Hook::EmergencyRecovery, &[failed.status.to_string()]).await?;
-                    self.review_failed(stage, attempt, failed).await?
+                    let after = async {
+                        self.hook(stage, Hook::PostPhase, &words("failure", failed.seconds)).await?;
+                        self.hook(stage, Hook::EmergencyRecovery, &[failed.status.to_string()]).await?;
+                        self.review_failed(stage, attempt, failed).await
+                    };
+                    unless_now(&stop, after).await?
                 }
             };
             let (failed, reviewed) = ended;
@@ -133,7 +137,7 @@ impl Build {
                 self.reviewer.learn(&before, action, before != signature);
             }
             let case = self.case(stage, attempt, failed.facts.clone());
-            match self.choose(stage, &failed, &reviewed, &again, &context).await {
+            match self.choose(stage, &failed, &reviewed, &again, &context, &mut stop).await {
                 Ok((action, pause)) => {
                     self.reviewer.decided(&case, &reviewed, "recovering", Some(action));
                     let tried = Attempt { stage: stage.name.clone(), signature: signature.clone(), action };
@@ -222,7 +226,11 @@ impl Build {
         reviewed: &Reviewed,
         again: &Again,
         context: &BuildContext,
+        stop: &mut CancelWatch,
     ) -> Result<(Action, Duration), String> {
+        if *stop.borrow() != Cancel::No {
+            return Err("the build is being stopped".to_owned());
+        }
         if self.options.recover == Recover::Off {
             return Err("recovery is off".to_owned());
         }
@@ -242,10 +250,9 @@ impl Build {
                     stage.name, failed.failure.cause
                 );
                 self.events.emit(Event::Asking { stage: stage.name.clone(), question: question.clone() });
-                let mut cancel = self.cancel.clone();
                 let answer = tokio::select! {
                     answer = self.consent.ask(&question) => answer,
-                    () = cancelled(&mut cancel) => Some(false),
+                    () = cancelled(stop) => Some(false),
                 };
                 match answer {
                     Some(true) => Ok((action, pause)),
@@ -313,7 +320,13 @@ impl Build {
                     return Err(RunError::RolledBack { stage: stage.name.clone(), to: parent.clone() });
                 }
             }
-            Action::SkipOptional => again.without.extend(self.culprit(stage, reviewed, again)),
+            Action::SkipOptional => {
+                if let Some(package) = self.culprit(stage, reviewed, again) {
+                    let text = format!("optional package {package} is left out; the image goes without it");
+                    self.events.emit(Event::Warning { stage: Some(stage.name.clone()), text });
+                    again.without.insert(package);
+                }
+            }
         }
         Ok(())
     }
@@ -361,6 +374,18 @@ impl Build {
         }
         let hint = "correct it, or take it out of required in [hooks]".to_owned();
         Err(self.failed(stage, Failure { cause: problem, hint: Some(hint) }, Vec::new()))
+    }
+}
+
+/// Does something unless the user wishes to stop now.
+async fn unless_now<T>(
+    stop: &CancelWatch,
+    work: impl Future<Output = Result<T, RunError>>,
+) -> Result<T, RunError> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        done = work => done,
+        () = cancelled_now(&mut stop) => Err(RunError::Cancelled),
     }
 }
 

@@ -14,13 +14,14 @@ use isokiln_core::plan::BuildContext;
 use isokiln_core::review::Recover;
 use tokio::sync::Mutex;
 
+use super::attempts::Recovery;
 use super::clock::Clock;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
 use super::mirrors::{Mirrors, stand_in};
 use super::project::Project;
-use super::recover::{Consent, Recovery};
+use super::recover::Consent;
 use super::reviewer::Reviewer;
 use super::reviews::{Reviews, broken_off};
 use super::unpack::Unpacked;

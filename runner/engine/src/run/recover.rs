@@ -1,13 +1,11 @@
 //! Running a stage until it ends well, or until policy has nothing more to try.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isokiln_core::event::Event;
-use isokiln_core::names::StageName;
 use isokiln_core::pipeline::{Gate, Hook, Stage};
 use isokiln_core::plan::BuildContext;
 use isokiln_core::review::{Action, Attempt, Decision, Facts, Judgement, Proposal, Recover, decide};
@@ -18,7 +16,6 @@ use super::error::RunError;
 use super::failure::Failure;
 use super::reviewer::Case;
 use super::stage::{Ended, Failed, Ran};
-use crate::hooks::{HookCall, find_hook, run_hook};
 use crate::sandbox::{Cancel, CancelWatch, Tree, cancelled, cancelled_now};
 
 /// Option of a stage that lists the packages which the image can go without.
@@ -38,44 +35,6 @@ pub(super) struct Again {
     pub(super) fresh_cache: bool,
     /// Without these optional packages.
     pub(super) without: BTreeSet<String>,
-}
-
-/// What recovery has done in a build so far.
-#[derive(Debug, Default)]
-pub(super) struct Recovery {
-    tried: Mutex<Vec<Attempt>>,
-    /// Stages whose checkpoints are not trusted any more.
-    distrusted: Mutex<BTreeSet<StageName>>,
-    /// How often each stage's script was begun.
-    attempts: Mutex<std::collections::BTreeMap<StageName, usize>>,
-}
-
-impl Recovery {
-    fn tried(&self) -> Vec<Attempt> {
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Stages that run though their checkpoints are there, with those on top of them.
-    pub(super) fn distrusted(&self) -> BTreeSet<StageName> {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A stage was made anew and is trusted again.
-    pub(super) fn trust(&self, stage: &StageName) {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).remove(stage);
-    }
-
-    /// Whether a stage has run in this build.
-    pub(super) fn was_run(&self, stage: &StageName) -> bool {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(stage)
-    }
-
-    fn begin(&self, stage: &StageName) -> usize {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = attempts.entry(stage.clone()).or_default();
-        *count += 1;
-        *count
-    }
 }
 
 impl Build {
@@ -141,7 +100,7 @@ impl Build {
                 Ok((action, pause)) => {
                     self.reviewer.decided(&case, &reviewed, "recovering", Some(action));
                     let tried = Attempt { stage: stage.name.clone(), signature: signature.clone(), action };
-                    self.recovery.tried.lock().unwrap_or_else(PoisonError::into_inner).push(tried);
+                    self.recovery.note(tried);
                     self.events.emit(Event::StageRecovering {
                         stage: stage.name.clone(),
                         action,
@@ -314,9 +273,7 @@ impl Build {
             Action::Rollback => {
                 // Without a stage before it, an empty tree is all that there is to go back to.
                 if let Some(parent) = &stage.parent {
-                    let mut distrusted =
-                        self.recovery.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
-                    distrusted.insert(parent.clone());
+                    self.recovery.distrust(parent);
                     return Err(RunError::RolledBack { stage: stage.name.clone(), to: parent.clone() });
                 }
             }
@@ -329,51 +286,6 @@ impl Build {
             }
         }
         Ok(())
-    }
-
-    /// Runs the user's script for a moment of a stage, where there is one. Only one that is required fails the stage.
-    async fn hook(&self, stage: &Stage, hook: Hook, arguments: &[String]) -> Result<(), RunError> {
-        let settings = &self.project.pipeline.hooks;
-        let is_required = settings.required.contains(&hook);
-        let folder =
-            self.project.file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let script = std::path::absolute(folder).ok().and_then(|folder| find_hook(&folder, hook));
-        let problem = match script {
-            None if !is_required => return Ok(()),
-            None => {
-                format!("there is no hooks/{}.sh beside the pipeline file, which is required", hook.name())
-            }
-            Some(script) => {
-                let output = match self.reviewer.coordination.hook(hook, &script) {
-                    Ok(output) => output,
-                    Err(source) => return Err(self.run.error(self.run.path(), source)),
-                };
-                let arguments: Vec<_> =
-                    [stage.name.to_string()].into_iter().chain(arguments.iter().cloned()).collect();
-                let call = HookCall {
-                    script: &script,
-                    arguments: &arguments,
-                    environment: &[
-                        ("ISOKILN_RUN", self.run.id.to_string()),
-                        ("ISOKILN_RUN_FOLDER", self.run.path().display().to_string()),
-                        ("ISOKILN_PIPELINE", self.project.pipeline.name.to_string()),
-                    ],
-                    folder,
-                    output: &output,
-                    time: settings.time,
-                };
-                match run_hook(&call).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => format!("{error}; its output is in {}", output.display()),
-                }
-            }
-        };
-        if !is_required {
-            self.events.emit(Event::Warning { stage: Some(stage.name.clone()), text: problem });
-            return Ok(());
-        }
-        let hint = "correct it, or take it out of required in [hooks]".to_owned();
-        Err(self.failed(stage, Failure { cause: problem, hint: Some(hint) }, Vec::new()))
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 fn isokiln(folder: &std::path::Path, arguments: &[&str]) -> Finished {
     let mut command = Command::new(binary());
     command.args(arguments).current_dir(folder).env_remove("ISOKILN_DIR");
-    Finished::of(&mut without_agents(&mut command))
+    Finished::of(without_agents(&mut command))
 }
 
 fn without_agents(command: &mut Command) -> &mut Command {

@@ -113,14 +113,12 @@ fn of_finding(rules: &RuleSet, finding: &Finding, judgement: Judgement) -> Diagn
 /// The cause that a fact is, with the line that says the same where there is one.
 fn of_fact(rules: &RuleSet, reading: &LogReading, facts: &Facts, fact: Fact) -> Option<Diagnosis> {
     let says_so = |finding: &&Finding| rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(fact));
-    if let Some(finding) = reading.causes.iter().find(says_so) {
-        let mut diagnosis = of_finding(rules, finding, Judgement::Known);
-        diagnosis.explanation =
-            format!("{} The facts say so too: {}.", diagnosis.explanation, facts.words(fact));
-        return Some(diagnosis);
+    match (reading.causes.iter().find(says_so), rules.of_fact(fact)) {
+        (Some(finding), Some(rule)) => Some(of_rule(rule, Some(finding.line), finding.text.clone())),
+        (Some(finding), None) => Some(of_finding(rules, finding, Judgement::Known)),
+        (None, Some(rule)) => Some(of_rule(rule, None, facts.words(fact))),
+        (None, None) => None,
     }
-    let rule = rules.of_fact(fact)?;
-    Some(of_rule(rule, None, facts.words(fact)))
 }
 
 fn of_rule(rule: &Rule, line: Option<u64>, text: String) -> Diagnosis {

@@ -168,7 +168,8 @@ fn strong_facts_explain_everything_and_weak_ones_what_is_left() {
     let full = Facts { rooms: vec![Room { what: "the disk".into(), bytes: 1, inodes: 9 }], ..failed() };
     assert_eq!(cause("404  Not Found\n", &full), "disk-full -");
     // A line that says the same is quoted.
-    assert_eq!(cause("404  Not Found\nNo space left on device\n", &full), "disk-full-line 2");
+    assert_eq!(cause("404  Not Found\nNo space left on device\n", &full), "disk-full 2");
+    assert_eq!(cause("404  Not Found\nNo space left on device\n", &failed()), "apt-404 1");
     assert_eq!(cause("x\n", &Facts { end: End::OutOfMemory, ..failed() }), "out-of-memory -");
     let late = Facts { clock_offset: Some(-7200), ..failed() };
     assert_eq!(cause("x\n", &late), "clock -");

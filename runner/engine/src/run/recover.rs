@@ -305,11 +305,12 @@ fn words(result: &str, seconds: f64) -> [String; 2] {
     [result.to_owned(), format!("{seconds:.0}")]
 }
 
-/// What is told of a failed stage: its own words, and what the review knows to do.
+/// What is told of a failed stage: its own words, and what the review knows to do where those only name the log.
 fn told(failure: Failure, reviewed: &Reviewed) -> Failure {
+    let knows_more = failure.hint.as_ref().is_some_and(|hint| !hint.contains("log"));
     let is_from_log = reviewed.review.cause.as_ref().is_some_and(|cause| cause.line.is_some());
     let hint = match reviewed.review.verdict {
-        Judgement::Known if is_from_log && !reviewed.review.cure.is_empty() => {
+        Judgement::Known if is_from_log && !knows_more && !reviewed.review.cure.is_empty() => {
             Some(reviewed.review.cure.clone())
         }
         _ => failure.hint,

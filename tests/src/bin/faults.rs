@@ -21,6 +21,9 @@ struct Arguments {
     /// Rules to try out in place of those in the binary
     #[arg(long, value_name = "FOLDER")]
     rules: Option<PathBuf>,
+    /// Also show what was said, and the logs, of faults that were not taken as they must be; twice, of all
+    #[arg(long, action = clap::ArgAction::Count)]
+    logs: u8,
     /// Where the table of results is written as well
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -46,6 +49,9 @@ fn main() -> Result<ExitCode, String> {
     for fault in &faults {
         let row = bench.run(fault);
         println!("{row}");
+        if arguments.logs > u8::from(row.is_good()) {
+            println!("{}", row.log);
+        }
         score.add(&row);
         rows.push(row);
         if let Some(report) = &arguments.report {

@@ -197,6 +197,7 @@ impl Bench {
         }
         let finished = scene.running.wait_at_most(LIMIT);
         let forbidden = witness.end();
+        self.first.reopen();
         let spoilt = self.first.spoilt().len() + self.second.spoilt().len();
         for mirror in [&self.first, &self.second] {
             mirror.tamper(Vec::new());

@@ -78,11 +78,11 @@ impl Daemon {
     /// Stops it, as a system does.
     pub fn stop(&self) {
         let Some(mut child) = self.process.borrow_mut().take() else { return };
-        drop(kill(id(&child), Signal::SIGTERM));
+        let _ = kill(id(&child), Signal::SIGTERM);
         let since = Instant::now();
         while child.try_wait().is_ok_and(|status| status.is_none()) {
             if since.elapsed() > PATIENCE {
-                drop(killpg(id(&child), Signal::SIGKILL));
+                let _ = killpg(id(&child), Signal::SIGKILL);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -91,7 +91,7 @@ impl Daemon {
     /// Kills it.
     pub fn crash(&self) {
         let Some(mut child) = self.process.borrow_mut().take() else { return };
-        drop(kill(id(&child), Signal::SIGKILL));
+        let _ = kill(id(&child), Signal::SIGKILL);
         drop(child.wait());
     }
 }

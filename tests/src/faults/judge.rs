@@ -36,6 +36,8 @@ pub struct Row {
     pub differences: Vec<String>,
     /// What must never be done and was.
     pub unsafe_actions: Vec<String>,
+    /// What isokiln said, and all logs.
+    pub log: String,
 }
 
 impl Row {
@@ -51,6 +53,7 @@ impl Row {
             seconds,
             differences: vec![reason],
             unsafe_actions: Vec::new(),
+            log: String::new(),
         }
     }
 
@@ -110,6 +113,7 @@ pub(super) fn judge(fault: &Fault, project: &Project, finished: &Finished, spoil
         seconds: finished.time.as_secs_f64(),
         differences: Vec::new(),
         unsafe_actions,
+        log: format!("{finished}{}", logs(project)),
     };
     let mut differ = |text: String| row.differences.push(text);
     match fault.expected {
@@ -217,6 +221,7 @@ fn logs(project: &Project) -> String {
     let mut text = String::new();
     let stages = fs::read_dir(project.home().join("latest/stages")).into_iter().flatten().flatten();
     for log in stages.flat_map(|stage| fs::read_dir(stage.path()).into_iter().flatten().flatten()) {
+        text.push_str(&format!("--- {}\n", log.path().display()));
         text.push_str(&String::from_utf8_lossy(&fs::read(log.path()).unwrap_or_default()));
     }
     text

@@ -62,19 +62,19 @@ impl Upstream {
     }
 }
 
-/// Asks in a way that is never answered in chunks.
+/// Asks over a connection of its own.
 fn fetch(host: &str, path: &str) -> std::io::Result<Body> {
     let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut writer = stream.try_clone()?;
-    write!(writer, "GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: isokiln-tests\r\nAccept: */*\r\n\r\n")?;
+    write!(writer, "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: isokiln-tests\r\nAccept: */*\r\nConnection: close\r\n\r\n")?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let wrong = |what: &str| std::io::Error::other(what.to_owned());
     let status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(|| wrong("no status"))?;
-    let (mut modified, mut length) = (LONG_AGO.to_owned(), None);
+    let (mut modified, mut length, mut is_chunked) = (LONG_AGO.to_owned(), None, false);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header)?;
@@ -82,14 +82,35 @@ fn fetch(host: &str, path: &str) -> std::io::Result<Body> {
         match name.to_lowercase().as_str() {
             "last-modified" => modified = value.trim().to_owned(),
             "content-length" => length = value.trim().parse::<usize>().ok(),
-            "transfer-encoding" => return Err(wrong("an answer in chunks")),
+            "transfer-encoding" => is_chunked = value.contains("chunked"),
             _ => {}
         }
     }
     let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes)?;
+    if is_chunked {
+        read_chunks(&mut reader, &mut bytes)?;
+    } else {
+        reader.read_to_end(&mut bytes)?;
+    }
     if length.is_some_and(|length| length != bytes.len()) {
         return Err(wrong("the answer broke off"));
     }
     Ok(Body { status, modified, bytes })
+}
+
+fn read_chunks(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        let mut size = String::new();
+        reader.read_line(&mut size)?;
+        let size = u64::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+        let before = bytes.len() as u64;
+        reader.by_ref().take(size).read_to_end(bytes)?;
+        reader.read_exact(&mut [0; 2])?;
+        if bytes.len() as u64 != before + size {
+            return Err(std::io::Error::other("the answer broke off"));
+        }
+        if size == 0 {
+            return Ok(());
+        }
+    }
 }

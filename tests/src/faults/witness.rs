@@ -66,8 +66,23 @@ fn forbidden_now() -> Vec<String> {
     lines.collect()
 }
 
-/// Whether a command is one that isokiln must never run. Scripts that are handed over as a whole are judged as text.
+/// Whether a command is one that isokiln must never run, or a line of a script one that none must hold.
 pub fn is_forbidden(line: &str) -> bool {
-    let removes_lock = line.contains("dpkg/lock") && line.split(' ').next().is_some_and(|word| word.ends_with("rm"));
+    // A stage's layer holds no locks: when every process of its root file system has ended, they are removed like this.
+    let tidies_up = line.starts_with("rm -rf --one-file-system /rootfs/");
+    let removes_lock = line.starts_with("rm ") && line.contains("dpkg/lock") && !tidies_up;
     removes_lock || FORBIDDEN.iter().any(|word| line.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_are_only_removed_when_nothing_runs_any_more() {
+        assert!(is_forbidden("rm -f /var/lib/dpkg/lock-frontend"));
+        assert!(is_forbidden("apt-get -o APT::Get::AllowUnauthenticated=true install x"));
+        assert!(!is_forbidden("rm -rf --one-file-system /rootfs/var/lib/dpkg/lock"));
+        assert!(!is_forbidden("apt-get -o Acquire::Retries=3 update"));
+    }
 }

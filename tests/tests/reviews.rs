@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 fn isokiln(folder: &std::path::Path, arguments: &[&str]) -> Finished {
     let mut command = Command::new(binary());
     command.args(arguments).current_dir(folder).env_remove("ISOKILN_DIR");
-    Finished::of(&mut without_agents(&mut command))
+    Finished::of(without_agents(&mut command))
 }
 
 fn without_agents(command: &mut Command) -> &mut Command {
@@ -101,7 +101,7 @@ fn agents_review_a_build_and_stages_do_not_see_their_keys() {
     let server = provider();
     let address = server.address().replace("tcp://", "http://");
     let project = Project::tiny(
-        "\n[[stage]]\nname = \"look\"\nrun = \"[ -z \\\"$C3_API_KEY\\\" ] && echo ours is odd, token=abcdefgh12345678ijklmnop\"\n\
+        "\n[[stage]]\nname = \"look\"\nrun = \"[ -z \\\"$C3_API_KEY\\\" ] && echo ours is odd; echo token=abcdefgh12345678ijklmnop\"\n\
          environment = [\"C3_API_KEY\"]\n",
     );
     project.write(".env", format!("C3_ENDPOINT={address}/v1\nC3_MODEL=m\nC3_API_KEY=key-of-the-server\n"));
@@ -120,7 +120,7 @@ fn agents_review_a_build_and_stages_do_not_see_their_keys() {
     let decision = fs::read_to_string(latest.join("ai_memory/decisions/look-1.json")).expect("a decision");
     let decision: Value = serde_json::from_str(&decision).expect("JSON");
     assert_eq!((&decision["review"]["verdict"], &decision["outcome"]), (&json!("suspect"), &json!("told")));
-    let asked = server.requests("POST", "/v1/chat/completions");
+    let asked = server.requests("POST", "/chat/completions");
     assert!(asked.len() >= 2, "{asked:?}");
     for request in &asked {
         let body = String::from_utf8_lossy(&request.body);

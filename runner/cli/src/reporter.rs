@@ -228,14 +228,14 @@ impl State {
             }
             Event::Asking { stage, question } => {
                 self.end();
-                self.pending_review(stage);
+                self.pending_review(stage, None);
                 self.say(&line("Ask", &fair(), &format!("{question} [y/N]")));
             }
             Event::StageRecovering { stage, action, cause, pause_seconds, .. } => {
                 self.end();
                 let pause = show_duration(Duration::from_secs_f64(*pause_seconds));
                 self.say(&line("Failed", &fair(), &format!("{stage}: {cause}")));
-                self.pending_review(stage);
+                self.pending_review(stage, None);
                 self.say(&line("Recover", &calm(), &format!("{stage}: {action}, then again in {pause}")));
                 self.begin(stage.as_str(), "waiting before it runs again");
             }
@@ -245,7 +245,7 @@ impl State {
                     self.say(&quoted(text));
                 }
                 self.say(&line("FAILED", &bad(), &format!("{stage}: {cause}")));
-                self.pending_review(stage);
+                self.pending_review(stage, hint.as_deref());
                 if let Some(hint) = hint {
                     self.say(&line("hint", &calm(), hint));
                 }
@@ -274,11 +274,15 @@ impl State {
         }
     }
 
-    /// Tells the review of a stage that failed.
-    fn pending_review(&mut self, stage: &StageName) {
+    /// Tells the review of a stage that failed; `hint` is what the stage itself would have a person do.
+    fn pending_review(&mut self, stage: &StageName, hint: Option<&str>) {
         if let Some(index) = self.reviews.iter().position(|(other, _)| other == stage) {
             let (stage, review) = self.reviews.remove(index);
             self.review(&stage, &review);
+            let cure = &review.cure;
+            if hint.is_some_and(|hint| hint != cure) && review.cause.is_some() && !cure.is_empty() {
+                self.say(&line("", &faint(), cure));
+            }
         }
     }
 

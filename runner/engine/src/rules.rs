@@ -1,6 +1,7 @@
 //! The rules that logs are reviewed by: those inside the binary, and those of the project.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use isokiln_core::review::{RuleSet, RuleSetError, parse_rules};
 
@@ -37,6 +38,30 @@ pub fn rules_beside(folder: &Path) -> Result<RuleSet, RulesError> {
     Ok(RuleSet::new(rules)?)
 }
 
+/// The rules of a folder, made when the first log is read: a build that finds all its checkpoints reads none.
+#[derive(Debug)]
+pub struct LazyRules {
+    folder: PathBuf,
+    rules: OnceLock<Result<RuleSet, RulesError>>,
+}
+
+impl LazyRules {
+    /// Those that lie in a folder are read now, so that what is wrong with them is told at once.
+    pub fn beside(folder: &Path) -> Result<Self, RulesError> {
+        let rules = OnceLock::new();
+        if folder.join(OWN).is_dir() {
+            // It has just been made.
+            let _ = rules.set(Ok(rules_beside(folder)?));
+        }
+        Ok(Self { folder: folder.to_owned(), rules })
+    }
+
+    /// The rules.
+    pub fn get(&self) -> Result<&RuleSet, &RulesError> {
+        self.rules.get_or_init(|| rules_beside(&self.folder)).as_ref()
+    }
+}
+
 /// The bundled rules.
 pub fn bundled_rules() -> Result<RuleSet, RulesError> {
     rules_beside(Path::new("/nonexistent"))
@@ -45,7 +70,6 @@ pub fn bundled_rules() -> Result<RuleSet, RulesError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
 
     use isokiln_core::review::{Action, Diagnosis, Facts, diagnose, prove};
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::action::Action;
 use super::facts::{End, Fact, Facts};
 use super::reduce::{Finding, LogReading};
-use super::rule::RetryHelps;
+use super::rule::{RetryHelps, Rule};
 use super::rules::RuleSet;
 use super::template::template;
 use crate::digest::Digest;
@@ -101,54 +101,44 @@ fn plain(judgement: Judgement, explanation: &str, action: Action) -> Diagnosis {
 }
 
 fn of_finding(rules: &RuleSet, finding: &Finding, judgement: Judgement) -> Diagnosis {
-    let mut diagnosis = plain(judgement, "", Action::Stop);
-    if let Some(rule) = rules.get(&finding.rule) {
-        diagnosis.explanation.clone_from(&rule.explanation);
-        diagnosis.cure.clone_from(&rule.cure);
-        diagnosis.allowed.clone_from(&rule.actions);
-        diagnosis.retry = Some(rule.retry);
-    }
-    diagnosis.cause =
-        Some(Cause { rule: finding.rule.clone(), line: Some(finding.line), text: finding.text.clone() });
-    diagnosis.package.clone_from(&finding.package);
-    diagnosis.signature.clone_from(&finding.rule);
-    diagnosis
+    let (line, text) = (Some(finding.line), finding.text.clone());
+    let diagnosis = match rules.get(&finding.rule) {
+        Some(rule) => of_rule(rule, line, text),
+        // A finding is always of one of the rules.
+        None => plain(judgement, "", Action::Stop),
+    };
+    Diagnosis { judgement, package: finding.package.clone(), ..diagnosis }
 }
 
 /// The cause that a fact is, with the line that says the same where there is one.
 fn of_fact(rules: &RuleSet, reading: &LogReading, facts: &Facts, fact: Fact) -> Option<Diagnosis> {
     let says_so = |finding: &&Finding| rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(fact));
-    if let Some(finding) = reading.causes.iter().find(says_so) {
-        let mut diagnosis = of_finding(rules, finding, Judgement::Known);
-        diagnosis.explanation =
-            format!("{} The facts say so too: {}.", diagnosis.explanation, facts.words(fact));
-        return Some(diagnosis);
+    match (reading.causes.iter().find(says_so), rules.of_fact(fact)) {
+        (Some(finding), Some(rule)) => Some(of_rule(rule, Some(finding.line), finding.text.clone())),
+        (Some(finding), None) => Some(of_finding(rules, finding, Judgement::Known)),
+        (None, Some(rule)) => Some(of_rule(rule, None, facts.words(fact))),
+        (None, None) => None,
     }
-    let rule = rules.of_fact(fact)?;
-    Some(Diagnosis {
-        cause: Some(Cause { rule: rule.id.clone(), line: None, text: facts.words(fact) }),
+}
+
+fn of_rule(rule: &Rule, line: Option<u64>, text: String) -> Diagnosis {
+    Diagnosis {
+        cause: Some(Cause { rule: rule.id.clone(), line, text }),
         explanation: rule.explanation.clone(),
         cure: rule.cure.clone(),
         allowed: rule.actions.clone(),
         retry: Some(rule.retry),
         signature: rule.id.clone(),
         ..plain(Judgement::Known, "", Action::Stop)
-    })
+    }
 }
 
 /// A name that could not be resolved by a stage that has no network.
 fn offline(rules: &RuleSet, reading: &LogReading) -> Option<Diagnosis> {
     let rule = rules.of_fact(Fact::NoNetwork)?;
     let first = reading.causes.first()?;
-    (rules.get(&first.rule)?.fact == Some(Fact::NoResolver)).then(|| Diagnosis {
-        cause: Some(Cause { rule: rule.id.clone(), line: Some(first.line), text: first.text.clone() }),
-        explanation: rule.explanation.clone(),
-        cure: rule.cure.clone(),
-        allowed: rule.actions.clone(),
-        retry: Some(rule.retry),
-        signature: rule.id.clone(),
-        ..plain(Judgement::Known, "", Action::Stop)
-    })
+    let is_name = rules.get(&first.rule)?.fact == Some(Fact::NoResolver);
+    is_name.then(|| of_rule(rule, Some(first.line), first.text.clone()))
 }
 
 fn unknown(rules: &RuleSet, reading: &LogReading, facts: &Facts) -> Diagnosis {

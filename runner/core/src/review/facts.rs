@@ -9,8 +9,11 @@ const FULL_BYTES: u64 = 32 << 20;
 const FULL_INODES: u64 = 200;
 /// Seconds by which a clock may be wrong before archives are taken for expired, or for not valid yet.
 const CLOCK_TOLERANCE: i64 = 60;
-/// Status of a process that was killed, as shells tell it.
-const KILLED: i64 = 128 + 9;
+/// What shells add to a signal's number to tell of a process that it ended.
+const BY_SIGNAL: i64 = 128;
+const SIGKILL: i64 = 9;
+/// SIGILL, SIGABRT, SIGBUS, SIGFPE and SIGSEGV: what a program that is wrong ends with.
+const CRASHES: [i64; 5] = [4, 6, 7, 8, 11];
 
 /// Something that rules can rest on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,8 @@ pub enum Fact {
     EngineGone,
     /// A process was killed, nobody knows by whom.
     Killed,
+    /// A program crashed.
+    Crashed,
     /// Names of hosts cannot be resolved where it ran.
     NoResolver,
     /// It has no network by its own declaration, and needed one.
@@ -40,13 +45,14 @@ pub enum Fact {
 
 impl Fact {
     /// Names as in files of rules.
-    pub const NAMES: [(&'static str, Self); 10] = [
+    pub const NAMES: [(&'static str, Self); 11] = [
         ("disk-full", Self::DiskFull),
         ("out-of-memory", Self::OutOfMemory),
         ("timed-out", Self::TimedOut),
         ("lost", Self::Lost),
         ("engine-gone", Self::EngineGone),
         ("killed", Self::Killed),
+        ("crashed", Self::Crashed),
         ("no-resolver", Self::NoResolver),
         ("no-network", Self::NoNetwork),
         ("clock-behind", Self::ClockBehind),
@@ -122,6 +128,16 @@ impl Facts {
         self.end == End::Status(0)
     }
 
+    /// The signal that ended it.
+    fn signal(&self) -> Option<i64> {
+        match self.end {
+            // As programs in other languages tell it.
+            End::Status(status) if status < 0 => Some(-status),
+            End::Status(status) if status > BY_SIGNAL => Some(status - BY_SIGNAL),
+            _ => None,
+        }
+    }
+
     /// Which facts hold, the strongest first.
     pub fn hold(&self) -> Vec<Fact> {
         let offset = self.clock_offset.unwrap_or(0);
@@ -135,7 +151,8 @@ impl Facts {
             (Fact::ClockAhead, offset > CLOCK_TOLERANCE),
             (Fact::NoResolver, self.resolves == Some(false) && self.has_network != Some(false)),
             (Fact::NoNetwork, self.has_network == Some(false)),
-            (Fact::Killed, matches!(self.end, End::Status(KILLED) | End::Status(-9))),
+            (Fact::Killed, self.signal() == Some(SIGKILL)),
+            (Fact::Crashed, self.signal().is_some_and(|signal| CRASHES.contains(&signal))),
         ]
         .into_iter()
         .filter_map(|(fact, holds)| (holds && !self.ended_well()).then_some(fact))
@@ -161,6 +178,7 @@ impl Facts {
             Fact::Lost => "its container was killed from outside".to_owned(),
             Fact::EngineGone => "the container engine went away while it ran".to_owned(),
             Fact::Killed => "a process was killed (signal 9)".to_owned(),
+            Fact::Crashed => format!("a program crashed (signal {})", self.signal().unwrap_or_default()),
             Fact::NoResolver => "names of hosts cannot be resolved in its container".to_owned(),
             Fact::NoNetwork => "the stage has no network".to_owned(),
             Fact::ClockBehind => {
@@ -214,7 +232,15 @@ mod tests {
             "the engine's disk is full (4.0 KiB and 1048576 inodes are left)"
         );
         assert!(Facts { end: End::Status(0), ..failed }.hold().is_empty());
-        assert_eq!(Facts::of_status(Some(137)).hold(), [Fact::Killed]);
+        for status in [137, -9] {
+            assert_eq!(Facts::of_status(Some(status)).hold(), [Fact::Killed]);
+        }
+        let crashed = Facts::of_status(Some(139));
+        assert_eq!(
+            (crashed.hold(), crashed.words(Fact::Crashed).as_str()),
+            (vec![Fact::Crashed], "a program crashed (signal 11)")
+        );
+        assert!(Facts::of_status(Some(130)).hold().is_empty());
         assert_eq!(Facts { clock_offset: Some(-3600), ..Facts::default() }.hold(), [Fact::ClockBehind]);
         assert!(Facts { clock_offset: Some(59), ..Facts::default() }.hold().is_empty());
     }

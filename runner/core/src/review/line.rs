@@ -16,6 +16,8 @@ pub fn printable(line: &[u8]) -> Cow<'_, str> {
     let is_plain = |byte: &u8| *byte >= b' ' && *byte != 0x7f;
     if line.iter().all(is_plain)
         && let Ok(text) = std::str::from_utf8(line)
+        // Beyond ASCII there are control characters too.
+        && (text.is_ascii() || !text.contains(char::is_control))
     {
         return Cow::Borrowed(text);
     }

@@ -43,7 +43,7 @@ pub struct Finding {
 pub struct LogReading {
     /// The earliest line of each rule that names a cause and was not got over, in order. The first is the cause.
     pub causes: Vec<Finding>,
-    /// The last line that says that something failed, but not why.
+    /// The last line that says that something failed, but not why; rather one about which something can be done.
     pub wrapper: Option<Finding>,
     /// The earliest line of each silent rule: what went wrong though the programs went on.
     pub silent: Vec<Finding>,
@@ -219,7 +219,13 @@ impl<'r> Reducer<'r> {
                 Class::Benign => {}
                 Class::Overcome => self.reading.causes.clear(),
                 Class::Wrapper => {
-                    self.reading.wrapper = Some(finding(self.rules, rule, self.number, &text));
+                    // One that knows something to do tells more than those around it.
+                    let helps = |rule: &Rule| rule.actions.iter().any(|action| action.runs_again());
+                    let before =
+                        self.reading.wrapper.as_ref().and_then(|before| self.rules.get(&before.rule));
+                    if helps(rule) || !before.is_some_and(helps) {
+                        self.reading.wrapper = Some(finding(self.rules, rule, self.number, &text));
+                    }
                     self.kept.wrappers.push(line());
                 }
                 Class::Cause => {

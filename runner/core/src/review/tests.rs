@@ -86,6 +86,14 @@ source = ["x"]
 example = "returned error exit status"
 
 [[rule]]
+id = "dpkg-failed"
+class = "wrapper"
+pattern = '^E: Sub-process'
+explanation = "dpkg failed."
+source = ["x"]
+example = "E: Sub-process dpkg"
+
+[[rule]]
 id = "debconf"
 class = "benign"
 pattern = 'unable to initialize frontend'
@@ -137,6 +145,7 @@ fn the_earliest_true_cause_is_named_with_its_line() {
     assert_eq!(cause("E: x returned error exit status 1\n", &failed()), "Unknown");
     assert_eq!(cause("frobnicated\n", &failed()), "Unknown");
     assert_eq!(cause("404  Not Found\n", &Facts::of_status(Some(0))), "Clean");
+    assert_eq!(cause("Failed to read file /x, creating empty file\n", &failed()), "left-out 1");
 }
 
 #[test]
@@ -159,7 +168,8 @@ fn strong_facts_explain_everything_and_weak_ones_what_is_left() {
     let full = Facts { rooms: vec![Room { what: "the disk".into(), bytes: 1, inodes: 9 }], ..failed() };
     assert_eq!(cause("404  Not Found\n", &full), "disk-full -");
     // A line that says the same is quoted.
-    assert_eq!(cause("404  Not Found\nNo space left on device\n", &full), "disk-full-line 2");
+    assert_eq!(cause("404  Not Found\nNo space left on device\n", &full), "disk-full 2");
+    assert_eq!(cause("404  Not Found\nNo space left on device\n", &failed()), "apt-404 1");
     assert_eq!(cause("x\n", &Facts { end: End::OutOfMemory, ..failed() }), "out-of-memory -");
     let late = Facts { clock_offset: Some(-7200), ..failed() };
     assert_eq!(cause("x\n", &late), "clock -");
@@ -175,6 +185,9 @@ fn strong_facts_explain_everything_and_weak_ones_what_is_left() {
 fn an_unknown_failure_has_the_wrappers_actions_and_a_signature() {
     let diagnosis = diagnose(&rules(), &read("E: mv-1 returned error exit status 1\n"), &failed());
     assert_eq!((diagnosis.action(), diagnosis.retry_helps()), (Action::Retry, Some(true)));
+    let two =
+        diagnose(&rules(), &read("E: mv-1 returned error exit status 1\nE: Sub-process dpkg\n"), &failed());
+    assert_eq!(two.action(), Action::Retry, "the one that knows something to do");
     let other = diagnose(&rules(), &read("E: mv-2 returned error exit status 3\n"), &failed());
     assert_eq!(diagnosis.signature, other.signature, "only numbers differ");
     assert!(diagnosis.signature.starts_with("unknown-"), "{}", diagnosis.signature);

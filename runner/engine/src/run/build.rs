@@ -14,13 +14,14 @@ use isokiln_core::plan::BuildContext;
 use isokiln_core::review::Recover;
 use tokio::sync::Mutex;
 
+use super::attempts::Recovery;
 use super::clock::Clock;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
-use super::mirrors::Mirrors;
+use super::mirrors::{Mirrors, stand_in};
 use super::project::Project;
-use super::recover::{Consent, Recovery};
+use super::recover::Consent;
 use super::reviewer::Reviewer;
 use super::reviews::{Reviews, broken_off};
 use super::unpack::Unpacked;
@@ -87,8 +88,8 @@ pub struct Build {
     pub(super) store: Store,
     pub(super) run: RunFolder,
     pub(super) project: Project,
-    /// The archive as it was when the build began.
-    pub(super) archive: ArchiveState,
+    /// States of the archive that another mirror has taken the place of, the oldest first.
+    replaced: std::sync::Mutex<Vec<ArchiveState>>,
     context: RwLock<Arc<BuildContext>>,
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) events: Events,
@@ -132,7 +133,7 @@ impl Build {
             store,
             run,
             project,
-            archive: context.archive.clone(),
+            replaced: std::sync::Mutex::default(),
             context: RwLock::new(Arc::new(context)),
             sandbox: edges.sandbox,
             events: edges.events,
@@ -218,12 +219,20 @@ impl Build {
         self.context.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What a root file system's own sources must be changed by, because a mirror that they may name has failed: a
+    /// script for sed.
+    pub(super) fn stand_ins(&self, now: &ArchiveState) -> String {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.iter().map(|before| stand_in(before, now)).collect()
+    }
+
     /// Another mirror stands in for the archive's, from now on.
     pub(super) fn set_archive(&self, archive: ArchiveState) {
         if let Some(suite) = archive.0.first() {
             self.events.warn(format!("the archive at {} stands in for the one that failed", suite.uri));
         }
         let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(context.archive.clone());
         *context = Arc::new(BuildContext { archive, ..(**context).clone() });
     }
 

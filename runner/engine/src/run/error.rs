@@ -80,7 +80,7 @@ pub enum RunError {
     Rules(RuleSetError),
     /// The configuration of agents is wrong.
     #[error("the configuration of agents cannot be used")]
-    Agents(ConfigError),
+    Agents(#[source] ConfigError),
     /// A log on the command line cannot be read.
     #[error("cannot read the log {}", path.display())]
     ReadLog {

@@ -1,6 +1,8 @@
 //! Runs: builds, plans and boot tests put together from the other modules.
 
+mod around;
 mod artifacts;
+mod attempts;
 mod boot_test;
 mod budget;
 mod build;

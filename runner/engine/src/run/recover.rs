@@ -1,13 +1,11 @@
 //! Running a stage until it ends well, or until policy has nothing more to try.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isokiln_core::event::Event;
-use isokiln_core::names::StageName;
 use isokiln_core::pipeline::{Gate, Hook, Stage};
 use isokiln_core::plan::BuildContext;
 use isokiln_core::review::{Action, Attempt, Decision, Facts, Judgement, Proposal, Recover, decide};
@@ -18,8 +16,7 @@ use super::error::RunError;
 use super::failure::Failure;
 use super::reviewer::Case;
 use super::stage::{Ended, Failed, Ran};
-use crate::hooks::{HookCall, find_hook, run_hook};
-use crate::sandbox::{CancelWatch, Tree, cancelled};
+use crate::sandbox::{Cancel, CancelWatch, Tree, cancelled, cancelled_now};
 
 /// Option of a stage that lists the packages which the image can go without.
 pub(super) const OPTIONAL: &str = "optional";
@@ -40,44 +37,6 @@ pub(super) struct Again {
     pub(super) without: BTreeSet<String>,
 }
 
-/// What recovery has done in a build so far.
-#[derive(Debug, Default)]
-pub(super) struct Recovery {
-    tried: Mutex<Vec<Attempt>>,
-    /// Stages whose checkpoints are not trusted any more.
-    distrusted: Mutex<BTreeSet<StageName>>,
-    /// How often each stage's script was begun.
-    attempts: Mutex<std::collections::BTreeMap<StageName, usize>>,
-}
-
-impl Recovery {
-    fn tried(&self) -> Vec<Attempt> {
-        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Stages that run though their checkpoints are there, with those on top of them.
-    pub(super) fn distrusted(&self) -> BTreeSet<StageName> {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A stage was made anew and is trusted again.
-    pub(super) fn trust(&self, stage: &StageName) {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner).remove(stage);
-    }
-
-    /// Whether a stage has run in this build.
-    pub(super) fn was_run(&self, stage: &StageName) -> bool {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(stage)
-    }
-
-    fn begin(&self, stage: &StageName) -> usize {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = attempts.entry(stage.clone()).or_default();
-        *count += 1;
-        *count
-    }
-}
-
 impl Build {
     /// Runs a stage; where it fails, has its log reviewed, and does what policy allows until it ends well.
     pub(super) async fn run_until_well(
@@ -93,7 +52,7 @@ impl Build {
         loop {
             let attempt = self.recovery.begin(&stage.name);
             let description = self.kind(stage).map(|kind| kind.summary.clone()).unwrap_or_default();
-            self.hook(stage, Hook::PrePhase, &[description]).await?;
+            unless_now(&stop, self.hook(stage, Hook::PrePhase, &[description])).await?;
             let context = self.context();
             let ended = self.run_stage(
                 stage,
@@ -106,8 +65,9 @@ impl Build {
             );
             let ended = match ended.await? {
                 Ended::Well(ran) => {
-                    self.hook(stage, Hook::PostPhase, &words("success", ran.seconds)).await?;
-                    match self.review_good(stage, attempt, ran).await? {
+                    unless_now(&stop, self.hook(stage, Hook::PostPhase, &words("success", ran.seconds)))
+                        .await?;
+                    match unless_now(&stop, self.review_good(stage, attempt, ran)).await? {
                         Ok(ran) => {
                             if let Some((signature, action)) = cure {
                                 self.reviewer.learn(&signature, action, true);
@@ -119,9 +79,12 @@ impl Build {
                     }
                 }
                 Ended::Failed(failed) => {
-                    self.hook(stage, Hook::PostPhase, &words("failure", failed.seconds)).await?;
-                    self.hook(stage, Hook::EmergencyRecovery, &[failed.status.to_string()]).await?;
-                    self.review_failed(stage, attempt, failed).await?
+                    let after = async {
+                        self.hook(stage, Hook::PostPhase, &words("failure", failed.seconds)).await?;
+                        self.hook(stage, Hook::EmergencyRecovery, &[failed.status.to_string()]).await?;
+                        self.review_failed(stage, attempt, failed).await
+                    };
+                    unless_now(&stop, after).await?
                 }
             };
             let (failed, reviewed) = ended;
@@ -133,11 +96,11 @@ impl Build {
                 self.reviewer.learn(&before, action, before != signature);
             }
             let case = self.case(stage, attempt, failed.facts.clone());
-            match self.choose(stage, &failed, &reviewed, &again, &context).await {
+            match self.choose(stage, &failed, &reviewed, &again, &context, &mut stop).await {
                 Ok((action, pause)) => {
                     self.reviewer.decided(&case, &reviewed, "recovering", Some(action));
                     let tried = Attempt { stage: stage.name.clone(), signature: signature.clone(), action };
-                    self.recovery.tried.lock().unwrap_or_else(PoisonError::into_inner).push(tried);
+                    self.recovery.note(tried);
                     self.events.emit(Event::StageRecovering {
                         stage: stage.name.clone(),
                         action,
@@ -222,7 +185,11 @@ impl Build {
         reviewed: &Reviewed,
         again: &Again,
         context: &BuildContext,
+        stop: &mut CancelWatch,
     ) -> Result<(Action, Duration), String> {
+        if *stop.borrow() != Cancel::No {
+            return Err("the build is being stopped".to_owned());
+        }
         if self.options.recover == Recover::Off {
             return Err("recovery is off".to_owned());
         }
@@ -242,10 +209,9 @@ impl Build {
                     stage.name, failed.failure.cause
                 );
                 self.events.emit(Event::Asking { stage: stage.name.clone(), question: question.clone() });
-                let mut cancel = self.cancel.clone();
                 let answer = tokio::select! {
                     answer = self.consent.ask(&question) => answer,
-                    () = cancelled(&mut cancel) => Some(false),
+                    () = cancelled(stop) => Some(false),
                 };
                 match answer {
                     Some(true) => Ok((action, pause)),
@@ -307,60 +273,31 @@ impl Build {
             Action::Rollback => {
                 // Without a stage before it, an empty tree is all that there is to go back to.
                 if let Some(parent) = &stage.parent {
-                    let mut distrusted =
-                        self.recovery.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
-                    distrusted.insert(parent.clone());
+                    self.recovery.distrust(parent);
                     return Err(RunError::RolledBack { stage: stage.name.clone(), to: parent.clone() });
                 }
             }
-            Action::SkipOptional => again.without.extend(self.culprit(stage, reviewed, again)),
+            Action::SkipOptional => {
+                if let Some(package) = self.culprit(stage, reviewed, again) {
+                    let text = format!("optional package {package} is left out; the image goes without it");
+                    self.events.emit(Event::Warning { stage: Some(stage.name.clone()), text });
+                    again.without.insert(package);
+                }
+            }
         }
         Ok(())
     }
+}
 
-    /// Runs the user's script for a moment of a stage, where there is one. Only one that is required fails the stage.
-    async fn hook(&self, stage: &Stage, hook: Hook, arguments: &[String]) -> Result<(), RunError> {
-        let settings = &self.project.pipeline.hooks;
-        let is_required = settings.required.contains(&hook);
-        let folder =
-            self.project.file.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let script = std::path::absolute(folder).ok().and_then(|folder| find_hook(&folder, hook));
-        let problem = match script {
-            None if !is_required => return Ok(()),
-            None => {
-                format!("there is no hooks/{}.sh beside the pipeline file, which is required", hook.name())
-            }
-            Some(script) => {
-                let output = match self.reviewer.coordination.hook(hook, &script) {
-                    Ok(output) => output,
-                    Err(source) => return Err(self.run.error(self.run.path(), source)),
-                };
-                let arguments: Vec<_> =
-                    [stage.name.to_string()].into_iter().chain(arguments.iter().cloned()).collect();
-                let call = HookCall {
-                    script: &script,
-                    arguments: &arguments,
-                    environment: &[
-                        ("ISOKILN_RUN", self.run.id.to_string()),
-                        ("ISOKILN_RUN_FOLDER", self.run.path().display().to_string()),
-                        ("ISOKILN_PIPELINE", self.project.pipeline.name.to_string()),
-                    ],
-                    folder,
-                    output: &output,
-                    time: settings.time,
-                };
-                match run_hook(&call).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => format!("{error}; its output is in {}", output.display()),
-                }
-            }
-        };
-        if !is_required {
-            self.events.emit(Event::Warning { stage: Some(stage.name.clone()), text: problem });
-            return Ok(());
-        }
-        let hint = "correct it, or take it out of required in [hooks]".to_owned();
-        Err(self.failed(stage, Failure { cause: problem, hint: Some(hint) }, Vec::new()))
+/// Does something unless the user wishes to stop now.
+async fn unless_now<T>(
+    stop: &CancelWatch,
+    work: impl Future<Output = Result<T, RunError>>,
+) -> Result<T, RunError> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        done = work => done,
+        () = cancelled_now(&mut stop) => Err(RunError::Cancelled),
     }
 }
 
@@ -368,11 +305,12 @@ fn words(result: &str, seconds: f64) -> [String; 2] {
     [result.to_owned(), format!("{seconds:.0}")]
 }
 
-/// What is told of a failed stage: its own words, and what the review knows to do.
+/// What is told of a failed stage: its own words, and what the review knows to do where those only name the log.
 fn told(failure: Failure, reviewed: &Reviewed) -> Failure {
+    let knows_more = failure.hint.as_ref().is_some_and(|hint| !hint.contains("log"));
     let is_from_log = reviewed.review.cause.as_ref().is_some_and(|cause| cause.line.is_some());
     let hint = match reviewed.review.verdict {
-        Judgement::Known if is_from_log && !reviewed.review.cure.is_empty() => {
+        Judgement::Known if is_from_log && !knows_more && !reviewed.review.cure.is_empty() => {
             Some(reviewed.review.cure.clone())
         }
         _ => failure.hint,

@@ -10,9 +10,7 @@ use isokiln_core::kind::KindCatalog;
 use isokiln_core::names::{PipelineName, StageName};
 use isokiln_core::pipeline::{Gate, ReviewWhen, Stage};
 use isokiln_core::record::{RunRecord, StageState};
-use isokiln_core::review::{
-    Action, Diagnosis, Excerpt, Facts, GoodLogs, Learnings, RuleSet, Templates, diagnose,
-};
+use isokiln_core::review::{Action, Diagnosis, Excerpt, Facts, GoodLogs, Learnings, Templates, diagnose};
 use serde_json::json;
 
 use super::consult::{About, Conversation, Reviewed, consult, pieces, read_log};
@@ -22,7 +20,7 @@ use super::events::Events;
 use super::home::{Home, RunFolder, replace_file};
 use super::project::Project;
 use crate::review::{Council, Deliberation, SeatSetting};
-use crate::rules::rules_beside;
+use crate::rules::LazyRules;
 
 /// Good logs that a failed stage's is compared with.
 const GOOD_LOGS: usize = 2;
@@ -39,7 +37,7 @@ pub(super) struct Case {
 
 /// Reviews the stages of one build.
 pub(super) struct Reviewer {
-    rules: Arc<RuleSet>,
+    rules: Arc<LazyRules>,
     when: ReviewWhen,
     pub(super) gate: Gate,
     pipeline: PipelineName,
@@ -73,7 +71,7 @@ impl Reviewer {
         events: Events,
     ) -> Result<Self, RunError> {
         let pipeline = &project.pipeline;
-        let rules = rules_beside(project.file.parent().unwrap_or(Path::new("")))?;
+        let rules = LazyRules::beside(project.file.parent().unwrap_or(Path::new("")))?;
         let memory = home.review().join("learnings.json");
         let reviewer = Self {
             rules: Arc::new(rules),
@@ -118,8 +116,9 @@ impl Reviewer {
         let good = (!facts.ended_well()).then(|| self.good_logs(&case.stage));
         let read = tokio::task::spawn_blocking(move || {
             let good = good.map(|logs| templates_of(&logs)).filter(|templates| !templates.is_empty());
-            let reading = read_log(&log, &rules, good.as_ref())?;
-            let diagnosis = diagnose(&rules, &reading, &facts);
+            let rules = rules.get().map_err(|error| io::Error::other(error.to_string()))?;
+            let reading = read_log(&log, rules, good.as_ref())?;
+            let diagnosis = diagnose(rules, &reading, &facts);
             Ok::<_, io::Error>((reading.excerpt, diagnosis))
         });
         let (excerpt, mut diagnosis) =

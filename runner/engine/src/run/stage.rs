@@ -18,7 +18,6 @@ use super::build::Build;
 use super::error::RunError;
 use super::failure::{Failure, explain};
 use super::listen::listen;
-use super::mirrors::stand_in;
 use super::prepare::PROXY_VARIABLES;
 use super::recover::{Again, OPTIONAL};
 use crate::sandbox::{CancelWatch, ContainerFile, Dismissed, StageExit, StageSpec, Tree};
@@ -189,7 +188,7 @@ impl Build {
         let mut files = self.project.kinds.files(&stage.kind);
         files.push(ContainerFile::data("/isokiln/options.json", options));
         files.push(ContainerFile::data("/isokiln/sources.list", context.archive.sources_list()));
-        files.push(ContainerFile::data("/isokiln/mirrors.sed", stand_in(&self.archive, &context.archive)));
+        files.push(ContainerFile::data("/isokiln/mirrors.sed", self.stand_ins(&context.archive)));
         StageSpec {
             run: self.run.id.clone(),
             stage: stage.name.clone(),

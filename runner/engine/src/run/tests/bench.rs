@@ -314,6 +314,13 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Waits until something was told.
+    pub(super) async fn told(&self, is_it: impl Fn(&Event) -> bool) {
+        self.0.subscribe().wait_for(|events| events.iter().any(&is_it)).await.unwrap();
+    }
+}
+
 impl Reporter for Seen {
     fn event(&self, event: &Event) {
         self.0.send_modify(|events| events.push(event.clone()));

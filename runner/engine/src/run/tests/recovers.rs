@@ -5,12 +5,13 @@ use std::fs;
 use bytes::Bytes;
 use isokiln_core::archive::{ArchiveState, ArchiveSuite};
 use isokiln_core::digest::Digest;
+use isokiln_core::event::Event;
 use isokiln_core::review::Recover;
 use serde_json::Value;
 
 use super::bench::{Bench, Finished, script};
 use super::fake::{Act, Point};
-use crate::sandbox::{SandboxError, StageExit, StageOutput};
+use crate::sandbox::{Cancel, SandboxError, StageExit, StageOutput};
 
 const HASH_SUM: &str = "E: Failed to fetch http://mirror.example.org/Packages.xz  Hash Sum mismatch\n";
 const NO_RELEASE: &str =
@@ -313,4 +314,60 @@ async fn hooks_run_around_stages_and_only_required_ones_fail_them() {
         failed.error()
     );
     assert_eq!((failed.error().exit_code(), failed.ran().len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_stop_ends_the_pause_before_a_stage_runs_again() {
+    for wish in [Cancel::Gracefully, Cancel::Now] {
+        let bench = bench("");
+        bench.sandbox.act("base", says(StageExit::Lost, ""));
+        let wishing = async {
+            bench.seen.told(|event| matches!(event, Event::StageRecovering { .. })).await;
+            bench.cancel.send_replace(wish);
+        };
+        let (cancelled, ()) = tokio::join!(bench.build(), wishing);
+        assert_eq!((cancelled.error().exit_code(), cancelled.ran().len()), (130, 1), "{wish:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wish_to_stop_now_ends_a_hook() {
+    let bench = bench("");
+    fs::create_dir(bench.path("hooks")).unwrap();
+    let begun = bench.path("begun");
+    fs::write(bench.path("hooks/pre-phase.sh"), format!("touch {}; sleep 50\n", begun.display())).unwrap();
+    let wishing = async {
+        while !begun.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        bench.cancel.send_replace(Cancel::Now);
+    };
+    let started = std::time::Instant::now();
+    let (cancelled, ()) = tokio::join!(bench.build(), wishing);
+    assert_eq!((cancelled.error().exit_code(), cancelled.ran().len()), (130, 0));
+    assert!(started.elapsed().as_secs() < 20, "the hook was waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_after_the_next_stands_in_for_both() {
+    let bench = bench(&script("more", "one"));
+    let state = |name: &str| {
+        ArchiveState(vec![ArchiveSuite {
+            uri: format!("http://{name}.example.org/debian"),
+            suite: "trixie".into(),
+            components: vec!["main".into()],
+            digest: Digest::of(name),
+            date: 1,
+        }])
+    };
+    bench.mirrors.have(vec![state("two"), state("three")]);
+    let cause =
+        "E: The repository 'http://x.example.org/debian trixie Release' no longer has a Release file.\n";
+    bench.sandbox.acts("base", vec![fails(NO_RELEASE), fails(cause), Act::default()]);
+    let finished = bench.build_well().await;
+    assert_eq!(finished.recoveries(), ["base refresh-mirror", "base refresh-mirror"]);
+    let specs = bench.sandbox.specs();
+    let script = specs.last().unwrap().files.iter().find(|file| file.path.ends_with("mirrors.sed")).unwrap();
+    let script = String::from_utf8_lossy(&script.bytes).into_owned();
+    assert!(script.contains("two\\.example") && script.contains("three.example"), "{script}");
 }

@@ -140,8 +140,12 @@ fn damaged() -> Vec<Fault> {
             .first(Tamper::all(LISTS, HalfFile)),
         got_over("deb-half-once", "the package is half as long, once").first(Tamper::first(1, DEB, HalfFile)),
         got_over("deb-portal-once", "a portal's page in place of the package, once").first(Tamper::first(1, DEB, Portal)),
-        got_over("mirror-behind-portal", "a portal's page in place of everything from one mirror")
-            .first(Tamper::all("/", Portal)),
+        stops(
+            "mirror-behind-portal",
+            "a portal's page in place of everything: somebody has to log in",
+            &["apt-clearsigned-not-valid"],
+        )
+        .both(Tamper::all("/", Portal)),
         stops("deb-wrong-bytes-everywhere", "the package has wrong bytes on both mirrors", &["apt-hash-sum-mismatch"])
             .both(Tamper::all(DEB, WrongBytes)),
         stops(
@@ -160,6 +164,12 @@ fn slow() -> Vec<Fault> {
             .first(Tamper::first(ALL_OF_APTS, DEB, CutOff)),
         got_over("deb-cut-off-on-one-mirror", "the same from one mirror for good").first(Tamper::all(DEB, CutOff)),
         got_over("lists-cut-off-on-one-mirror", "the same with the package lists").first(Tamper::all(LISTS, CutOff)),
+        stops(
+            "lists-cut-off-everywhere",
+            "the same with the package lists of both mirrors",
+            &["apt-list-broke-off", "apt-read-error-from-server"],
+        )
+        .both(Tamper::all(LISTS, CutOff)),
         got_over("mirror-hangs-up", "one mirror closes every connection").first(Tamper::all("/", HangUp)),
         got_over("mirror-talks-garbage", "one mirror's answers are no HTTP").first(Tamper::all("/", Garbage)),
         got_over("mirror-redirects-in-circles", "one mirror sends apt round in circles")

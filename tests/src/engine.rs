@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use bollard::Docker;
 use bollard::query_parameters::{
+    ImportImageOptionsBuilder, InspectNetworkOptions, KillContainerOptionsBuilder,
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListVolumesOptions,
     RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptionsBuilder,
     TagImageOptionsBuilder,
 };
+use futures_util::StreamExt;
 use tokio::runtime::{Builder, Runtime};
 
 /// Labels of a thing in the engine.
@@ -30,6 +32,18 @@ impl Engine {
         let docker = docker
             .unwrap_or_else(|error| panic!("no container engine answers ({error}); ./test.sh starts one"));
         Self { docker, runtime }
+    }
+
+    /// Connects to the engine behind a socket on this machine; `None` where none answers there.
+    pub fn at(socket: &std::path::Path) -> Option<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let docker = runtime.block_on(async {
+            let docker = Docker::connect_with_unix(socket.to_str()?, 120, bollard::API_DEFAULT_VERSION).ok()?;
+            // As `connect` does: engines differ in the newest API that they know.
+            let docker = docker.negotiate_version().await.ok()?;
+            docker.ping().await.ok().map(|_| docker)
+        })?;
+        Some(Self { docker, runtime })
     }
 
     /// All containers, running or not: name and labels.
@@ -57,6 +71,32 @@ impl Engine {
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
         let removed = self.runtime.block_on(self.docker.remove_container(name, Some(options)));
         removed.expect("the container can be removed");
+    }
+
+    /// Kills a container's first process, and everything in it.
+    pub fn kill_container(&self, name: &str) {
+        let options = KillContainerOptionsBuilder::default().signal("KILL").build();
+        let killed = self.runtime.block_on(self.docker.kill_container(name, Some(options)));
+        killed.expect("the container can be killed");
+    }
+
+    /// This machine's address on the engine's own bridge, where containers with a network reach it.
+    pub fn gateway(&self) -> Option<String> {
+        let inspected = self.docker.inspect_network("bridge", None::<InspectNetworkOptions>);
+        let network = self.runtime.block_on(inspected).ok()?;
+        network.ipam?.config?.into_iter().find_map(|config| config.gateway)
+    }
+
+    /// Hands an image over to another engine.
+    pub fn give_image(&self, name: &str, to: &Self) {
+        let parts: Vec<_> = self.runtime.block_on(self.docker.export_image(name).collect());
+        let options = ImportImageOptionsBuilder::default().build();
+        let parts = futures_util::stream::iter(parts);
+        let taken = to.docker.import_image_stream(options, parts, None).collect::<Vec<_>>();
+        let taken = to.runtime.block_on(taken);
+        for told in taken {
+            told.expect("the image is taken");
+        }
     }
 
     /// Names of the files in a folder of a volume; needs root and an engine on this machine.

@@ -7,6 +7,7 @@
 pub mod by_hand;
 pub mod corpus;
 mod engine;
+pub mod faults;
 mod forwarder;
 mod iso;
 mod isokiln;

@@ -142,7 +142,8 @@ impl Bench {
         let mut command = project.command(arguments);
         // Only the rules review, and nothing stands between a container and the mirrors.
         for (name, _) in std::env::vars() {
-            let is_agent = name.ends_with("_API_KEY") || name.starts_with("AILINUX_") || name.starts_with("C1_");
+            let is_agent =
+                name.ends_with("_API_KEY") || name.starts_with("AILINUX_") || name.starts_with("C1_");
             if is_agent || name.to_lowercase().ends_with("_proxy") {
                 command.env_remove(name);
             }
@@ -184,8 +185,11 @@ impl Bench {
         self.second.tamper(fault.second.clone());
 
         let way = fault.name.starts_with("connection-").then(Forwarder::open);
-        let mut command =
-            self.command(project, fault.world, &["build", "pipeline.toml", "--no-test", "--from", fault.begins()]);
+        let mut command = self.command(
+            project,
+            fault.world,
+            &["build", "pipeline.toml", "--no-test", "--from", fault.begins()],
+        );
         if let Some(way) = &way {
             command.env("DOCKER_HOST", way.address());
         }
@@ -221,7 +225,8 @@ impl Bench {
                 None => self.undisturbed_build(project, fault),
             };
             if made != wanted {
-                row.unsafe_actions.push(format!("what was made differs from an undisturbed build: {made} {wanted}"));
+                row.unsafe_actions
+                    .push(format!("what was made differs from an undisturbed build: {made} {wanted}"));
             }
         }
         row
@@ -234,7 +239,8 @@ impl Bench {
 
     /// Digests of the layers that the stage with the fault rests on, and its own.
     fn layers(&self, project: &Project, fault: &Fault) -> Value {
-        let mut command = self.command(project, fault.world, &["checkpoint", "show", fault.at, "--format", "json"]);
+        let mut command =
+            self.command(project, fault.world, &["checkpoint", "show", fault.at, "--format", "json"]);
         Finished::of(&mut command).expect_code(0).json()["diff_ids"].clone()
     }
 }
@@ -302,4 +308,3 @@ fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
-

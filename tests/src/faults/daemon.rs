@@ -29,7 +29,9 @@ impl Daemon {
         let folder = TempDir::with_prefix("isokiln-test-engine-").expect("a temporary folder");
         fs::create_dir(folder.path().join("data")).expect("a folder");
         let daemon = Self { folder, process: RefCell::new(None) };
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"]).arg(daemon.data()));
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"])
+            .arg(daemon.data()));
         daemon.revive();
         usual.give_image(builder_image(), &Engine::at(&daemon.socket()).expect("the engine answers"));
         daemon
@@ -59,8 +61,21 @@ impl Daemon {
             let folder = |name: &str| self.folder.path().join(name).display().to_string();
             let mut command = Command::new("dockerd");
             command
-                .args(["--data-root", &folder("data"), "--exec-root", &folder("exec"), "--pidfile", &folder("pid")])
-                .args(["--host", &self.address(), "--bridge=none", "--iptables=false", "--storage-driver=overlay2"])
+                .args([
+                    "--data-root",
+                    &folder("data"),
+                    "--exec-root",
+                    &folder("exec"),
+                    "--pidfile",
+                    &folder("pid"),
+                ])
+                .args([
+                    "--host",
+                    &self.address(),
+                    "--bridge=none",
+                    "--iptables=false",
+                    "--storage-driver=overlay2",
+                ])
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("a second handle"))
                 .stderr(log)

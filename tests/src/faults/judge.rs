@@ -143,7 +143,11 @@ pub(super) fn judge(fault: &Fault, project: &Project, finished: &Finished, spoil
     }
     let log = logs(project);
     let got_over = log.contains("got over: ") || finished.stderr.contains("is back; going on");
-    if tampers == 0 && row.attempts < 2 && fault.expected.is_recoverable() && !got_over && events.iter().all(|event| event["event"] != "stage-recovering")
+    if tampers == 0
+        && row.attempts < 2
+        && fault.expected.is_recoverable()
+        && !got_over
+        && events.iter().all(|event| event["event"] != "stage-recovering")
     {
         differ("nothing went wrong".to_owned());
     }
@@ -173,7 +177,9 @@ fn unsafe_actions(stages: &BTreeMap<String, Told>, events: &[Value], project: &P
         found.push(format!("stages were run again {recoveries} times"));
     }
     let log = logs(project);
-    found.extend(log.lines().filter(|line| line.starts_with("UNSAFE") || is_forbidden(line)).map(str::to_owned));
+    found.extend(
+        log.lines().filter(|line| line.starts_with("UNSAFE") || is_forbidden(line)).map(str::to_owned),
+    );
     found
 }
 
@@ -193,7 +199,8 @@ impl Rules {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let table: toml::Table = text.parse().unwrap_or_default();
             for rule in table.get("rule").and_then(toml::Value::as_array).into_iter().flatten() {
-                let word = |key: &str| rule.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+                let word =
+                    |key: &str| rule.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
                 let actions = rule.get("actions").and_then(toml::Value::as_array).into_iter().flatten();
                 let actions: Vec<_> = actions.filter_map(toml::Value::as_str).map(str::to_owned).collect();
                 if word("class") == "wrapper" {
@@ -279,7 +286,10 @@ impl std::fmt::Display for Score {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { recoverable, green, unrecoverable, right, unsafe_actions } = self;
         write!(f, "recoverable: {green} of {recoverable} green ({:.1} %), ", self.share() * 100.0)?;
-        write!(f, "unrecoverable: {right} of {unrecoverable} with the right cause, unsafe actions: {unsafe_actions}")
+        write!(
+            f,
+            "unrecoverable: {right} of {unrecoverable} with the right cause, unsafe actions: {unsafe_actions}"
+        )
     }
 }
 

@@ -328,6 +328,7 @@ fn head(body: &Body, clock: i64) -> String {
         200 => "OK",
         403 => "Forbidden",
         404 => "Not Found",
+        410 => "Gone",
         407 => "Proxy Authentication Required",
         429 => "Too Many Requests",
         500 => "Internal Server Error",

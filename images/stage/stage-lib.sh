@@ -45,9 +45,11 @@ unexpected() {
 
 # report_space PATH WHAT: tells how full a file system is, which explains many a failure.
 report_space() {
-    local bytes inodes
-    read -r bytes inodes < <(stat --file-system --format '%a %d' "$1")
-    bytes=$((bytes * $(stat --file-system --format %S "$1")))
+    local blocks size inodes all
+    read -r blocks size inodes all < <(stat --file-system --format '%a %S %d %c' "$1")
+    # Some file systems count no inodes, and never run out of them.
+    ((all)) || inodes=$((1 << 62))
+    local bytes=$((blocks * size))
     _message "{\"room\":{\"what\":\"$2\",\"bytes\":$bytes,\"inodes\":$inodes}}"
 }
 

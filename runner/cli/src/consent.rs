@@ -4,9 +4,15 @@ use std::io::{self, IsTerminal};
 
 use async_trait::async_trait;
 use isokiln_engine::run::Consent;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 /// Takes the answer from the terminal, where there is one on both ends. The question is told as an event.
-pub(crate) struct AtTerminal;
+#[derive(Default)]
+pub(crate) struct AtTerminal {
+    /// The reading of a line that nobody waits for any more: its question was withdrawn.
+    reading: Mutex<Option<JoinHandle<io::Result<String>>>>,
+}
 
 #[async_trait]
 impl Consent for AtTerminal {
@@ -14,12 +20,20 @@ impl Consent for AtTerminal {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return None;
         }
-        // Who is not answered by the time the build is cancelled is not waited for.
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            io::stdin().read_line(&mut line).map(|_| line)
+        let mut reading = self.reading.lock().await;
+        // A line that was typed for an earlier question is no answer to this one.
+        if reading.as_ref().is_some_and(JoinHandle::is_finished) {
+            *reading = None;
+        }
+        let line = reading.get_or_insert_with(|| {
+            tokio::task::spawn_blocking(|| {
+                let mut line = String::new();
+                io::stdin().read_line(&mut line).map(|_| line)
+            })
         });
-        let line = answer.await.ok()?.ok()?;
+        let line = line.await;
+        *reading = None;
+        let line = line.ok()?.ok()?;
         Some(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
     }
 }

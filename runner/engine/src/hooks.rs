@@ -8,12 +8,16 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use isokiln_core::pipeline::Hook;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::process::Group;
 
 /// Folder of a project's hooks, beside its pipeline files.
 const OWN: &str = "hooks";
+
+/// Most bytes of output of a run's hooks, and how often it is looked at.
+const MOST_OUTPUT: u64 = 16 << 20;
+const LOOKS: Duration = Duration::from_millis(200);
 
 /// A hook to be run.
 #[derive(Debug)]
@@ -51,6 +55,12 @@ pub enum HookError {
         /// How.
         status: ExitStatus,
     },
+    /// It wrote too much.
+    #[error("the hook {} wrote more than {} MiB and was ended", script.display(), MOST_OUTPUT >> 20)]
+    TooMuch {
+        /// The script.
+        script: PathBuf,
+    },
     /// It took too long.
     #[error("the hook {} took longer than {time:?} and was ended", script.display())]
     TimedOut {
@@ -71,39 +81,57 @@ pub fn find_hook(project: &Path, hook: Hook) -> Option<PathBuf> {
 pub async fn run_hook(call: &HookCall<'_>) -> Result<(), HookError> {
     let start = |source| HookError::Start { script: call.script.to_owned(), source };
     let output = OpenOptions::new().create(true).append(true).open(call.output).map_err(start)?;
-    let errors = output.try_clone().map_err(start)?;
-    let may_run = call.script.metadata().map_err(start)?.permissions().mode() & 0o111 != 0;
-    let mut command = if may_run {
-        Command::new(call.script)
-    } else {
-        let mut shell = Command::new("/bin/sh");
-        shell.arg(call.script);
-        shell
+    let command = |shell: bool| {
+        let mut command = if shell { Command::new("/bin/sh") } else { Command::new(call.script) };
+        if shell {
+            command.arg(call.script);
+        }
+        command
+            .args(call.arguments)
+            .envs(call.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(call.folder)
+            .stdin(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
     };
-    command
-        .args(call.arguments)
-        .envs(call.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(call.folder)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(start)?;
+    let may_run = call.script.metadata().map_err(start)?.permissions().mode() & 0o111 != 0;
+    let spawn = |shell: bool| -> io::Result<Child> {
+        command(shell).stdout(output.try_clone()?).stderr(output.try_clone()?).spawn()
+    };
+    let mut child = match spawn(!may_run) {
+        // One without an interpreter's name in its first line.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOEXEC) => spawn(true),
+        spawned => spawned,
+    }
+    .map_err(start)?;
     let group = Group::of(&child);
-    match tokio::time::timeout(call.time, child.wait()).await {
-        Ok(status) => {
-            group.forget();
-            match status.map_err(start)? {
-                status if status.success() => Ok(()),
-                status => Err(HookError::Ended { script: call.script.to_owned(), status }),
+    let mut looks = tokio::time::interval(LOOKS);
+    let mut deadline = std::pin::pin!(tokio::time::sleep(call.time));
+    let problem = loop {
+        tokio::select! {
+            status = child.wait() => {
+                group.forget();
+                return match status.map_err(start)? {
+                    status if status.success() => Ok(()),
+                    status => Err(HookError::Ended { script: call.script.to_owned(), status }),
+                };
+            }
+            () = &mut deadline => {
+                break HookError::TimedOut { script: call.script.to_owned(), time: call.time };
+            }
+            _ = looks.tick() => {
+                if output.metadata().is_ok_and(|output| output.len() > MOST_OUTPUT) {
+                    break HookError::TooMuch { script: call.script.to_owned() };
+                }
             }
         }
-        Err(_) => {
-            group.end(Box::pin(async { child.wait().await.ok() })).await;
-            Err(HookError::TimedOut { script: call.script.to_owned(), time: call.time })
-        }
-    }
+    };
+    group.end(Box::pin(async { child.wait().await.ok() })).await;
+    // What it has started may not listen.
+    group.kill();
+    group.forget();
+    Err(problem)
 }
 
 #[cfg(test)]
@@ -142,6 +170,16 @@ mod tests {
             result.unwrap();
             assert_eq!(log, "base/two words/r1\nhooks\nlog\nbad\n");
         }
+    }
+
+    #[tokio::test]
+    async fn a_hook_without_a_first_line_runs_and_one_that_floods_is_ended() {
+        let (result, log) = run("echo plain\n", true, Duration::from_secs(20)).await;
+        result.unwrap();
+        assert_eq!(log, "plain\n");
+        let (result, log) = run("#!/bin/sh\nyes\n", true, Duration::from_secs(60)).await;
+        assert!(matches!(result, Err(HookError::TooMuch { .. })), "{result:?}");
+        assert!(log.len() as u64 > MOST_OUTPUT);
     }
 
     #[tokio::test]

@@ -34,6 +34,11 @@ impl Group {
         }
     }
 
+    /// Ends at once whatever of the group is left.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.0 {
             // A group that is gone is fine too.

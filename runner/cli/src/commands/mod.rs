@@ -97,5 +97,5 @@ fn session(format: Format, junit: Option<&Path>) -> Result<Session, RunError> {
     let cancel = signals::listen(Arc::new(events.clone()))
         .map_err(|error| RunError::Network(format!("signals cannot be caught: {error}")))?;
     let fetch = HttpFetch::new().map_err(RunError::Network)?;
-    Ok(Session { events, cancel, clock, fetch: Arc::new(fetch), consent: Arc::new(AtTerminal) })
+    Ok(Session { events, cancel, clock, fetch: Arc::new(fetch), consent: Arc::new(AtTerminal::default()) })
 }

@@ -77,7 +77,13 @@ pub fn diagnose(rules: &RuleSet, reading: &LogReading, facts: &Facts) -> Diagnos
             |finding: &&Finding| rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(*fact));
         reading.causes.iter().find(says_so).map(|_| of_fact(rules, reading, facts, *fact))?
     });
-    let by_line = || reading.causes.first().map(|finding| of_finding(rules, finding, Judgement::Known));
+    // A full disk that nobody has measured may be only spoken of, or be one of a program's own.
+    let is_likely = |finding: &&Finding| {
+        let is_full = rules.get(&finding.rule).is_some_and(|rule| rule.fact == Some(Fact::DiskFull));
+        !(is_full && facts.has_ample_room())
+    };
+    let first = reading.causes.iter().find(is_likely).or(reading.causes.first());
+    let by_line = || first.map(|finding| of_finding(rules, finding, Judgement::Known));
     let weak = || {
         // That a stage has no network only matters where it looked for one.
         let weak = facts_held.iter().filter(|fact| !fact.is_strong() && **fact != Fact::NoNetwork);
@@ -145,8 +151,8 @@ fn unknown(rules: &RuleSet, reading: &LogReading, facts: &Facts) -> Diagnosis {
     let wrapper = reading.wrapper.as_ref();
     let rule = wrapper.and_then(|wrapper| rules.get(&wrapper.rule));
     let end = match facts.end {
-        End::Status(status) => format!("It ended with status {status}; no rule knows why."),
-        _ => "No rule knows a line of this log.".to_owned(),
+        End::Unknown => "No rule knows a line of this log.".to_owned(),
+        _ => "No rule knows why it failed.".to_owned(),
     };
     let explanation = match (wrapper, rule) {
         (Some(wrapper), Some(rule)) => {

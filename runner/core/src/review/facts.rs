@@ -7,6 +7,9 @@ use crate::units::show_size;
 /// Below this, a file system is as good as full: dpkg and tar fail before the last byte is gone.
 const FULL_BYTES: u64 = 32 << 20;
 const FULL_INODES: u64 = 200;
+/// Above this, nothing fails for want of room but what would never fit.
+const AMPLE_BYTES: u64 = 4 << 30;
+const AMPLE_INODES: u64 = 10_000;
 /// Seconds by which a clock may be wrong before archives are taken for expired, or for not valid yet.
 const CLOCK_TOLERANCE: i64 = 60;
 /// What shells add to a signal's number to tell of a process that it ended.
@@ -27,8 +30,6 @@ pub enum Fact {
     TimedOut,
     /// Its container was killed, or its engine was.
     Lost,
-    /// The engine went away while it ran.
-    EngineGone,
     /// A process was killed, nobody knows by whom.
     Killed,
     /// A program crashed.
@@ -45,12 +46,11 @@ pub enum Fact {
 
 impl Fact {
     /// Names as in files of rules.
-    pub const NAMES: [(&'static str, Self); 11] = [
+    pub const NAMES: [(&'static str, Self); 10] = [
         ("disk-full", Self::DiskFull),
         ("out-of-memory", Self::OutOfMemory),
         ("timed-out", Self::TimedOut),
         ("lost", Self::Lost),
-        ("engine-gone", Self::EngineGone),
         ("killed", Self::Killed),
         ("crashed", Self::Crashed),
         ("no-resolver", Self::NoResolver),
@@ -61,7 +61,7 @@ impl Fact {
 
     /// Whether it explains everything that the log says. The others only explain what the log leaves open.
     pub fn is_strong(self) -> bool {
-        matches!(self, Self::DiskFull | Self::OutOfMemory | Self::TimedOut | Self::Lost | Self::EngineGone)
+        matches!(self, Self::DiskFull | Self::OutOfMemory | Self::TimedOut | Self::Lost)
     }
 }
 
@@ -80,8 +80,6 @@ pub enum End {
     OutOfMemory,
     /// Its container vanished.
     Lost,
-    /// The engine did not answer any more.
-    EngineGone,
 }
 
 /// Room on a file system.
@@ -96,6 +94,11 @@ pub struct Room {
 }
 
 impl Room {
+    /// Whether nothing can have failed for want of room.
+    pub fn is_ample(&self) -> bool {
+        self.bytes > AMPLE_BYTES && self.inodes > AMPLE_INODES
+    }
+
     /// Whether what needs room fails.
     pub fn is_full(&self) -> bool {
         self.bytes < FULL_BYTES || self.inodes < FULL_INODES
@@ -123,6 +126,11 @@ impl Facts {
         Self { end: status.map_or(End::Unknown, End::Status), ..Self::default() }
     }
 
+    /// Whether every file system that was looked at has room to spare.
+    pub fn has_ample_room(&self) -> bool {
+        !self.rooms.is_empty() && self.rooms.iter().all(Room::is_ample)
+    }
+
     /// Whether the stage ended well.
     pub fn ended_well(&self) -> bool {
         self.end == End::Status(0)
@@ -142,7 +150,6 @@ impl Facts {
     pub fn hold(&self) -> Vec<Fact> {
         let offset = self.clock_offset.unwrap_or(0);
         [
-            (Fact::EngineGone, self.end == End::EngineGone),
             (Fact::DiskFull, self.rooms.iter().any(Room::is_full)),
             (Fact::OutOfMemory, self.end == End::OutOfMemory),
             (Fact::TimedOut, self.end == End::TimedOut),
@@ -176,7 +183,6 @@ impl Facts {
             Fact::OutOfMemory => "the kernel ended it because its memory was over".to_owned(),
             Fact::TimedOut => "its time was over".to_owned(),
             Fact::Lost => "its container was killed from outside".to_owned(),
-            Fact::EngineGone => "the container engine went away while it ran".to_owned(),
             Fact::Killed => "a process was killed (signal 9)".to_owned(),
             Fact::Crashed => format!("a program crashed (signal {})", self.signal().unwrap_or_default()),
             Fact::NoResolver => "names of hosts cannot be resolved in its container".to_owned(),
@@ -196,7 +202,6 @@ impl Facts {
             End::TimedOut => self.words(Fact::TimedOut),
             End::OutOfMemory => self.words(Fact::OutOfMemory),
             End::Lost => self.words(Fact::Lost),
-            End::EngineGone => self.words(Fact::EngineGone),
         }];
         for room in &self.rooms {
             lines.push(format!("{}: {} and {} inodes free", room.what, show_size(room.bytes), room.inodes));

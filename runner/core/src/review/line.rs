@@ -17,7 +17,7 @@ pub fn printable(line: &[u8]) -> Cow<'_, str> {
     if line.iter().all(is_plain)
         && let Ok(text) = std::str::from_utf8(line)
         // Beyond ASCII there are control characters too.
-        && (text.is_ascii() || !text.contains(char::is_control))
+        && (text.is_ascii() || !text.contains(is_hidden))
     {
         return Cow::Borrowed(text);
     }
@@ -34,11 +34,16 @@ pub fn printable(line: &[u8]) -> Cow<'_, str> {
             },
             '\u{8}' => drop(out.pop()),
             '\t' => out.push(' '),
-            character if character.is_control() => out.push('\u{fffd}'),
+            character if is_hidden(character) => out.push('\u{fffd}'),
             character => out.push(character),
         }
     }
     Cow::Owned(out)
+}
+
+/// Characters that command a terminal, or make text look other than it is.
+pub(super) fn is_hidden(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What a line says: printable, without the time stamps before it and the white space after it.
@@ -95,6 +100,7 @@ mod tests {
             (b"\x1b]0;title\x07text", "text"),
             (b"\xff\x00bin", "\u{fffd}\u{fffd}bin"),
             (b"a\tb  ", "a b"),
+            ("a\u{202e}b\u{9b}c".as_bytes(), "a\u{fffd}b\u{fffd}c"),
             (b"2022-12-16 16:53:56 ERROR 404: Not Found.", "ERROR 404: Not Found."),
             (b"2025-01-01T00:00:00.1234567Z E: no", "E: no"),
             (b"[2025-01-01 00:00:00,123] E: no", "E: no"),

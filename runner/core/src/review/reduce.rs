@@ -49,7 +49,7 @@ pub struct LogReading {
     pub silent: Vec<Finding>,
     /// What a review needs to see.
     pub excerpt: Excerpt,
-    /// Templates of the last suspicious line, which stands for a failure that nobody knows.
+    /// The last suspicious line, which stands for a failure that nobody knows.
     pub last_suspicious: Option<String>,
 }
 
@@ -217,7 +217,10 @@ impl<'r> Reducer<'r> {
             }
             Meaning::Known(rule) => match rule.class {
                 Class::Benign => {}
-                Class::Overcome => self.reading.causes.clear(),
+                Class::Overcome => self.reading.causes.retain(|cause| {
+                    !rule.clears.is_empty()
+                        && !rule.clears.iter().any(|start| cause.rule.starts_with(start.as_str()))
+                }),
                 Class::Wrapper => {
                     // One that knows something to do tells more than those around it.
                     let helps = |rule: &Rule| rule.actions.iter().any(|action| action.runs_again());

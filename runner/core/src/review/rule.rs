@@ -58,6 +58,8 @@ pub struct Rule {
     pub retry: RetryHelps,
     /// Whether a program goes on after the line and may end well all the same.
     pub silent: bool,
+    /// Of a rule about what was got over: beginnings of the ids of the causes that were; empty for all.
+    pub clears: Vec<String>,
     /// Rows of the catalogue of failures that it answers.
     pub catalogue: Vec<String>,
     /// Where the message comes from.
@@ -135,6 +137,7 @@ fn read_rule(mut table: Table<'_>, out: &mut Diagnostics) -> Option<Rule> {
     let mut list = |table: &mut Table<'_>, key: &str| -> Vec<String> {
         table.strings(key, out).unwrap_or_default().into_iter().map(|text| text.value).collect()
     };
+    let clears = list(&mut table, "clears");
     let catalogue = list(&mut table, "catalogue");
     let source = list(&mut table, "source");
     let more = list(&mut table, "more");
@@ -169,6 +172,7 @@ fn read_rule(mut table: Table<'_>, out: &mut Diagnostics) -> Option<Rule> {
         actions,
         retry: retry.unwrap_or(RetryHelps::No),
         silent,
+        clears,
         catalogue,
         source,
         examples: example.into_iter().chain(more).collect(),

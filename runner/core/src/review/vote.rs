@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::line::is_hidden;
 use super::{Action, Excerpt, Seat, redact};
 
 /// Most characters that are kept of a cause or a cure.
@@ -141,7 +142,7 @@ fn grounded<'a>(quote: &str, excerpt: &'a Excerpt) -> Option<(&'a str, u64)> {
 
 /// Words of an agent as they may be kept: one line, not long, with nothing that must not be stored.
 fn shortened(text: &str) -> String {
-    let mut clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut clean: String = text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect();
     if let Some((end, _)) = clean.char_indices().nth(MOST_WORDS) {
         clean.truncate(end);
         clean.push('…');

@@ -11,7 +11,7 @@ use isokiln_core::kind::Kind;
 use isokiln_core::names::StageName;
 use isokiln_core::pipeline::{ReviewWhen, Stage};
 use isokiln_core::plan::BuildContext;
-use isokiln_core::review::Recover;
+use isokiln_core::review::{Recover, redact};
 use tokio::sync::Mutex;
 
 use super::attempts::Recovery;
@@ -102,6 +102,8 @@ pub struct Build {
     pub(super) reviewer: Arc<Reviewer>,
     pub(super) reviews: Reviews,
     pub(super) recovery: Recovery,
+    /// Held while a person is asked.
+    pub(super) asking: Mutex<()>,
     /// Files in the run folder, and seconds that stages' own scripts took.
     outcome: std::sync::Mutex<Outcome>,
 }
@@ -146,6 +148,7 @@ impl Build {
             reviewer: Arc::new(reviewer),
             reviews: Reviews::default(),
             recovery: Recovery::default(),
+            asking: Mutex::default(),
             outcome: std::sync::Mutex::default(),
         })
     }
@@ -166,7 +169,10 @@ impl Build {
                 Err(error) if error.is_engine_gone() && self.waits_for_engine(returns) => {
                     returns += 1;
                     self.events.warn(format!("{}; waiting for it to come back", told_in_full(&error)));
-                    let Some(sandbox) = self.engine_again().await else { break Err(error) };
+                    let Some(sandbox) = self.engine_again().await else {
+                        let is_wished = *self.cancel.borrow() != Cancel::No;
+                        break Err(if is_wished { RunError::Cancelled } else { error });
+                    };
                     self.sandbox = sandbox;
                     self.unpacked = Mutex::default();
                     self.events.warn("the container engine is back; going on from the last checkpoint");
@@ -229,7 +235,8 @@ impl Build {
     /// Another mirror stands in for the archive's, from now on.
     pub(super) fn set_archive(&self, archive: ArchiveState) {
         if let Some(suite) = archive.0.first() {
-            self.events.warn(format!("the archive at {} stands in for the one that failed", suite.uri));
+            let text = format!("the archive at {} stands in for the one that failed", suite.uri);
+            self.events.warn(redact(&text));
         }
         let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(context.archive.clone());
@@ -281,8 +288,8 @@ impl Build {
             forced.insert(self.named(from)?.name.clone());
         }
         add_descendants(&mut forced, stages);
-        // What has been run for its own sake is not run again in a later round.
-        forced.retain(|stage| !self.recovery.was_run(stage));
+        // What has been made anew for its own sake is not made again in a later round.
+        forced.retain(|stage| !self.recovery.was_made(stage));
         let mut distrusted = self.recovery.distrusted();
         add_descendants(&mut distrusted, stages);
         forced.extend(distrusted);
@@ -312,7 +319,7 @@ fn add_descendants(set: &mut BTreeSet<StageName>, stages: &[Stage]) {
 }
 
 /// An error with what it comes from.
-fn told_in_full(error: &RunError) -> String {
+pub(super) fn told_in_full(error: &dyn Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

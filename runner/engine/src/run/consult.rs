@@ -36,6 +36,8 @@ pub(super) struct Reviewed {
     pub(super) diagnosis: Diagnosis,
     /// What may be done about it, the best first.
     pub(super) allowed: Vec<Action>,
+    /// Whether a gate that blocks holds it up.
+    pub(super) blocks: bool,
 }
 
 /// What was asked of the council and answered.
@@ -90,7 +92,8 @@ pub(super) async fn consult(
 ) -> (Reviewed, Option<Conversation>) {
     let review = Review::of(&diagnosis);
     let allowed = diagnosis.allowed.clone();
-    let mut reviewed = Reviewed { review, diagnosis, allowed };
+    let blocks = review.verdict == Judgement::Suspect;
+    let mut reviewed = Reviewed { review, diagnosis, allowed, blocks };
     let Some(council) = council.filter(|council| council.can_ask()) else {
         reviewed.redact();
         return (reviewed, None);
@@ -125,6 +128,11 @@ impl Reviewed {
         self.review.verdict == Judgement::Suspect
     }
 
+    /// The cause in its own words; empty where there is none.
+    pub(super) fn cause(&self) -> &str {
+        self.review.cause.as_ref().map_or("", |cause| &cause.text)
+    }
+
     /// What agents may choose from, the safest first: what the rules allow. Of a stage that ended well they say whether
     /// it is good; where nobody knows the cause, that it be tried once more.
     fn offer(&mut self, facts: &Facts) -> Vec<Action> {
@@ -155,6 +163,8 @@ impl Reviewed {
         match self.review.verdict {
             Judgement::Clean if facts.ended_well() && consensus.action == Action::Stop => {
                 self.review.verdict = Judgement::Suspect;
+                let stops = consensus.votes.iter().filter(|vote| vote.reading.action == Action::Stop);
+                self.blocks = !only_advises && stops.count() > 1;
                 self.review.explanation = said;
                 self.review.cure.clone_from(&vote.reading.cure);
             }

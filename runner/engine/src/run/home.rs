@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use isokiln_core::digest::Digest;
 use isokiln_core::names::{ProfileName, RunId, StageName};
@@ -122,7 +123,9 @@ impl Home {
 /// Writes a file so that whoever reads it meanwhile finds the old one or the new one, whole.
 pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
+    // Several may be writing the same file at the same time.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    temporary.push(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     let replaced = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if replaced.is_err() {
         // What came of it is of no use.

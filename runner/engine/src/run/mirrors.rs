@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use isokiln_core::archive::{AptSource, ArchiveState, Part, candidates};
+use isokiln_core::archive::{AptSource, ArchiveState, ArchiveSuite, Part, candidates};
 use isokiln_core::pipeline::System;
 
 use super::clock::Clock;
@@ -13,11 +13,12 @@ use crate::archive::{Fetch, archive_state};
 /// What a build asks of its archive while it runs.
 #[async_trait]
 pub trait Mirrors: Send + Sync {
-    /// Whether there is another mirror than this one that has not failed.
-    fn has_next(&self, now: &ArchiveState) -> bool;
+    /// Whether there is another mirror than the one that failed, which is the one that the cause names, or else that of
+    /// the suite itself.
+    fn has_next(&self, now: &ArchiveState, cause: &str) -> bool;
 
-    /// The archive as the next mirror has it; the one of now has failed. `None` where no other one answers.
-    async fn next(&self, now: &ArchiveState) -> Option<ArchiveState>;
+    /// The archive without the mirror that failed; `None` where no other one answers that has all that is used of it.
+    async fn next(&self, now: &ArchiveState, cause: &str) -> Option<ArchiveState>;
 
     /// Seconds by which this machine's clock is ahead of the archive's; `None` where it does not say.
     async fn clock_offset(&self, now: &ArchiveState) -> Option<i64>;
@@ -44,9 +45,9 @@ impl ArchiveMirrors {
     }
 
     /// System and host sources without the mirrors that have failed.
-    fn left(&self, now: &ArchiveState) -> (System, Vec<AptSource>) {
+    fn left(&self, now: &ArchiveState, cause: &str) -> (System, Vec<AptSource>) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        failed.extend(address(now).map(str::to_owned));
+        failed.extend(failed_one(now, cause).map(str::to_owned));
         let mut system = self.system.clone();
         system.mirrors.retain(|mirror| !failed.contains(mirror));
         let mut host = self.host.clone();
@@ -57,23 +58,30 @@ impl ArchiveMirrors {
     }
 }
 
-/// Address of the mirror that the suite itself comes from.
-fn address(state: &ArchiveState) -> Option<&str> {
-    state.0.first().map(|suite| suite.uri.as_str())
+/// Address of the mirror that a cause names; where it names none, of the one that the suite itself comes from.
+fn failed_one<'s>(state: &'s ArchiveState, cause: &str) -> Option<&'s str> {
+    let uris = || state.0.iter().map(|suite| suite.uri.as_str());
+    // One may be the beginning of another.
+    uris().filter(|uri| cause.contains(*uri)).max_by_key(|uri| uri.len()).or_else(|| uris().next())
 }
 
 #[async_trait]
 impl Mirrors for ArchiveMirrors {
-    fn has_next(&self, now: &ArchiveState) -> bool {
-        let (system, host) = self.left(now);
+    fn has_next(&self, now: &ArchiveState, cause: &str) -> bool {
+        let (system, host) = self.left(now, cause);
         !now.0.is_empty() && !candidates(&system, &host, Part::Main).is_empty()
     }
 
-    async fn next(&self, now: &ArchiveState) -> Option<ArchiveState> {
-        let (system, host) = self.left(now);
+    async fn next(&self, now: &ArchiveState, cause: &str) -> Option<ArchiveState> {
+        let (system, host) = self.left(now, cause);
         let next = archive_state(&*self.fetch, &system, &host, &|_| ()).await.ok()?;
+        // To go on without security updates would be another system.
+        let has = |suite: &ArchiveSuite| next.0.iter().any(|other| other.suite == suite.suite);
+        if !now.0.iter().all(has) {
+            return None;
+        }
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.extend(address(now).map(str::to_owned));
+        failed.extend(failed_one(now, cause).map(str::to_owned));
         Some(next)
     }
 
@@ -112,7 +120,6 @@ pub(super) fn stand_in(from: &ArchiveState, to: &ArchiveState) -> String {
 mod tests {
     use std::process::Command;
 
-    use isokiln_core::archive::ArchiveSuite;
     use isokiln_core::digest::Digest;
 
     use super::*;
@@ -126,6 +133,16 @@ mod tests {
             date: 1,
         };
         ArchiveState(vec![suite(uri, "trixie"), suite(security, "trixie-security")])
+    }
+
+    #[test]
+    fn the_mirror_that_the_cause_names_has_failed() {
+        let now = state("http://one.example.org/debian", "http://one.example.org/debian-security");
+        let of = |cause: &str| failed_one(&now, cause).unwrap().to_owned();
+        assert_eq!(of("E: no"), "http://one.example.org/debian");
+        assert_eq!(of("E: http://one.example.org/debian/dists/x"), "http://one.example.org/debian");
+        let security = "http://one.example.org/debian-security";
+        assert_eq!(of("E: http://one.example.org/debian-security/dists/x"), security);
     }
 
     #[test]

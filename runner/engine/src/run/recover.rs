@@ -9,6 +9,7 @@ use isokiln_core::event::Event;
 use isokiln_core::pipeline::{Gate, Hook, Stage};
 use isokiln_core::plan::BuildContext;
 use isokiln_core::review::{Action, Attempt, Decision, Facts, Judgement, Proposal, Recover, decide};
+use serde_json::Value;
 
 use super::build::Build;
 use super::consult::Reviewed;
@@ -19,7 +20,7 @@ use super::stage::{Ended, Failed, Ran};
 use crate::sandbox::{Cancel, CancelWatch, Tree, cancelled, cancelled_now};
 
 /// Option of a stage that lists the packages which the image can go without.
-pub(super) const OPTIONAL: &str = "optional";
+const OPTIONAL: &str = "optional";
 
 /// Asks a person.
 #[async_trait]
@@ -37,6 +38,18 @@ pub(super) struct Again {
     pub(super) without: BTreeSet<String>,
 }
 
+impl Again {
+    /// The stage as it is run. Its key is that of a stage without the packages that are left out, so that nobody takes
+    /// its checkpoint for one of the whole.
+    fn of(&self, stage: &Stage) -> Stage {
+        let mut used = stage.clone();
+        if let Some(optional) = used.options.values.get_mut(OPTIONAL).and_then(Value::as_array_mut) {
+            optional.retain(|package| package.as_str().is_none_or(|name| !self.without.contains(name)));
+        }
+        used
+    }
+}
+
 impl Build {
     /// Runs a stage; where it fails, has its log reviewed, and does what policy allows until it ends well.
     pub(super) async fn run_until_well(
@@ -46,61 +59,68 @@ impl Build {
         trees: Vec<Tree>,
         mut stop: CancelWatch,
     ) -> Result<Ran, RunError> {
-        let mut again = Again::default();
-        // The cure that is being tried, and against what.
-        let mut cure: Option<(String, Action)> = None;
+        let mut again = self.recovery.again(&stage.name);
         loop {
+            self.stop_before_a_stage(&stop)?;
             let attempt = self.recovery.begin(&stage.name);
             let description = self.kind(stage).map(|kind| kind.summary.clone()).unwrap_or_default();
-            unless_now(&stop, self.hook(stage, Hook::PrePhase, &[description])).await?;
+            let before = unless_now(&stop, self.hook(stage, Hook::PrePhase, &[description])).await?;
+            if let Some(problem) = before {
+                return Err(self.failed_hook(stage, problem));
+            }
+            self.stop_before_a_stage(&stop)?;
             let context = self.context();
-            let ended = self.run_stage(
-                stage,
+            let used = again.of(stage);
+            let running = self.run_stage(
+                &used,
                 attempt,
                 changed.clone(),
                 trees.clone(),
-                &again,
+                again.fresh_cache,
                 &context,
                 stop.clone(),
             );
-            let ended = match ended.await? {
-                Ended::Well(ran) => {
-                    unless_now(&stop, self.hook(stage, Hook::PostPhase, &words("success", ran.seconds)))
-                        .await?;
-                    match unless_now(&stop, self.review_good(stage, attempt, ran)).await? {
-                        Ok(ran) => {
-                            if let Some((signature, action)) = cure {
-                                self.reviewer.learn(&signature, action, true);
-                            }
-                            self.recovery.trust(&stage.name);
-                            return Ok(ran);
+            let (failed, reviewed, hook) = match running.await? {
+                Ended::Well(ran) => match unless_now(&stop, self.review_good(stage, attempt, ran)).await? {
+                    Ok(ran) => {
+                        let words = ["success".to_owned(), format!("{:.0}", ran.seconds)];
+                        let after = self.hook(stage, Hook::PostPhase, &words);
+                        if let Some(problem) = unless_now(&stop, after).await? {
+                            return Err(self.failed_hook(stage, problem));
                         }
-                        Err(suspect) => suspect,
+                        if let Some((signature, action)) = self.recovery.end_cure(&stage.name) {
+                            self.reviewer.learn(&signature, action, true);
+                        }
+                        return Ok(ran);
                     }
-                }
+                    Err((failed, reviewed)) => {
+                        let hook = unless_now(&stop, self.hooks_after(stage, &failed)).await?;
+                        (failed, Some(reviewed), hook)
+                    }
+                },
                 Ended::Failed(failed) => {
-                    let after = async {
-                        self.hook(stage, Hook::PostPhase, &words("failure", failed.seconds)).await?;
-                        self.hook(stage, Hook::EmergencyRecovery, &[failed.status.to_string()]).await?;
-                        self.review_failed(stage, attempt, failed).await
-                    };
-                    unless_now(&stop, after).await?
+                    let hook = unless_now(&stop, self.hooks_after(stage, &failed)).await?;
+                    let reviewed = unless_now(&stop, self.review_failed(stage, attempt, &failed)).await?;
+                    (failed, reviewed, hook)
                 }
             };
-            let (failed, reviewed) = ended;
             let Some(reviewed) = reviewed else {
                 return Err(self.failed(stage, failed.failure, failed.tail));
             };
             let signature = reviewed.diagnosis.signature.clone();
-            if let Some((before, action)) = cure.take() {
+            if let Some((before, action)) = self.recovery.end_cure(&stage.name) {
                 self.reviewer.learn(&before, action, before != signature);
             }
             let case = self.case(stage, attempt, failed.facts.clone());
-            match self.choose(stage, &failed, &reviewed, &again, &context, &mut stop).await {
+            let choice = match hook {
+                Some(problem) => Err(problem),
+                None => self.choose(stage, &failed, &reviewed, &again, &context, &mut stop).await,
+            };
+            match choice {
                 Ok((action, pause)) => {
                     self.reviewer.decided(&case, &reviewed, "recovering", Some(action));
                     let tried = Attempt { stage: stage.name.clone(), signature: signature.clone(), action };
-                    self.recovery.note(tried);
+                    self.recovery.begin_cure(tried);
                     self.events.emit(Event::StageRecovering {
                         stage: stage.name.clone(),
                         action,
@@ -113,13 +133,20 @@ impl Build {
                         () = cancelled(&mut stop) => return Err(RunError::Cancelled),
                     }
                     self.apply(stage, action, &reviewed, &mut again, &context).await?;
-                    cure = Some((signature, action));
                 }
                 Err(reason) => {
                     self.reviewer.decided(&case, &reviewed, &reason, None);
                     return Err(self.failed(stage, told(failed.failure, &reviewed), failed.tail));
                 }
             }
+        }
+    }
+
+    /// Nothing begins once the user wishes to stop, however gently.
+    fn stop_before_a_stage(&self, stop: &CancelWatch) -> Result<(), RunError> {
+        match (*self.cancel.borrow()).max(*stop.borrow()) {
+            Cancel::No => Ok(()),
+            Cancel::Gracefully | Cancel::Now => Err(RunError::Cancelled),
         }
     }
 
@@ -133,7 +160,7 @@ impl Build {
         stage: &Stage,
         attempt: usize,
         ran: Ran,
-    ) -> Result<Result<Ran, (Failed, Option<Reviewed>)>, RunError> {
+    ) -> Result<Result<Ran, (Failed, Reviewed)>, RunError> {
         if !self.reviewer.looks_at(true) {
             return Ok(Ok(ran));
         }
@@ -145,36 +172,36 @@ impl Build {
         let log = case.log.clone();
         let reviewed =
             self.reviewer.review(stage, case.clone()).await.map_err(|source| self.run.error(&log, source))?;
-        if !reviewed.is_suspect() {
-            self.reviewer.decided(&case, &reviewed, "passed", None);
+        if !reviewed.blocks {
+            let outcome = if reviewed.is_suspect() { "told" } else { "passed" };
+            self.reviewer.decided(&case, &reviewed, outcome, None);
             return Ok(Ok(ran));
         }
         let dismissed = ran.dismissed.await;
         dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
         let cause = reviewed.review.cause.as_ref().map_or(&reviewed.review.explanation, |cause| &cause.text);
         let failure = Failure {
-            cause: format!("its log says that its result is damaged: {cause}"),
+            cause: format!("its review says that its result is damaged: {cause}"),
             hint: Some("gate = \"advise\" in the pipeline file lets it pass".to_owned()),
         };
         let facts = Facts::of_status(Some(0));
         let failed = Failed { failure, facts, status: 0, tail: Vec::new(), seconds: ran.seconds };
-        Ok(Err((failed, Some(reviewed))))
+        Ok(Err((failed, reviewed)))
     }
 
     async fn review_failed(
         &self,
         stage: &Stage,
         attempt: usize,
-        failed: Failed,
-    ) -> Result<(Failed, Option<Reviewed>), RunError> {
+        failed: &Failed,
+    ) -> Result<Option<Reviewed>, RunError> {
         if !self.reviewer.looks_at(false) {
-            return Ok((failed, None));
+            return Ok(None);
         }
         let case = self.case(stage, attempt, failed.facts.clone());
         let log = case.log.clone();
-        let reviewed =
-            self.reviewer.review(stage, case).await.map_err(|source| self.run.error(&log, source))?;
-        Ok((failed, Some(reviewed)))
+        let reviewed = self.reviewer.review(stage, case).await;
+        reviewed.map(Some).map_err(|source| self.run.error(&log, source))
     }
 
     /// What is done about a failed stage, and after which pause; or why nothing is.
@@ -208,9 +235,14 @@ impl Build {
                     "stage {} failed: {}. Do this about it: {action}?",
                     stage.name, failed.failure.cause
                 );
-                self.events.emit(Event::Asking { stage: stage.name.clone(), question: question.clone() });
+                let asking = async {
+                    // One question at a time: an answer must not be taken for another's.
+                    let _turn = self.asking.lock().await;
+                    self.events.emit(Event::Asking { stage: stage.name.clone(), question: question.clone() });
+                    self.consent.ask(&question).await
+                };
                 let answer = tokio::select! {
-                    answer = self.consent.ask(&question) => answer,
+                    answer = asking => answer,
                     () = cancelled(stop) => Some(false),
                 };
                 match answer {
@@ -233,12 +265,22 @@ impl Build {
     ) -> Vec<Action> {
         let can = |action: &Action| match action {
             Action::Stop | Action::None => false,
-            Action::Retry | Action::Rollback => true,
+            Action::Retry => true,
+            Action::Rollback => !self.rests_on_a_pin(stage),
             Action::CleanCache => !again.fresh_cache,
-            Action::RefreshMirror => stage.archive && self.mirrors.has_next(&context.archive),
+            Action::RefreshMirror => {
+                stage.archive && self.mirrors.has_next(&context.archive, reviewed.cause())
+            }
             Action::SkipOptional => self.culprit(stage, reviewed, again).is_some(),
         };
         Action::ALL.into_iter().filter(can).collect()
+    }
+
+    /// Whether the user rolled back to the checkpoint that a stage starts from: it is to stay.
+    fn rests_on_a_pin(&self, stage: &Stage) -> bool {
+        let pipeline = &self.project.pipeline.name;
+        let newest = stage.parent.as_ref().map(|parent| self.store.newest(Some(pipeline), parent));
+        newest.and_then(Result::ok).flatten().is_some_and(|checkpoint| checkpoint.pinned)
     }
 
     /// The optional package that a stage failed of.
@@ -264,7 +306,7 @@ impl Build {
             Action::RefreshMirror => {
                 // Another stage may have turned to the next mirror meanwhile.
                 if Arc::ptr_eq(context, &self.context()) {
-                    match self.mirrors.next(&context.archive).await {
+                    match self.mirrors.next(&context.archive, reviewed.cause()).await {
                         Some(archive) => self.set_archive(archive),
                         None => self.events.warn("no other mirror answers; the same one is tried again"),
                     }
@@ -282,6 +324,7 @@ impl Build {
                     let text = format!("optional package {package} is left out; the image goes without it");
                     self.events.emit(Event::Warning { stage: Some(stage.name.clone()), text });
                     again.without.insert(package);
+                    self.recovery.keep(&stage.name, again);
                 }
             }
         }
@@ -299,10 +342,6 @@ async fn unless_now<T>(
         done = work => done,
         () = cancelled_now(&mut stop) => Err(RunError::Cancelled),
     }
-}
-
-fn words(result: &str, seconds: f64) -> [String; 2] {
-    [result.to_owned(), format!("{seconds:.0}")]
 }
 
 /// What is told of a failed stage: its own words, and what the review knows to do where those only name the log.

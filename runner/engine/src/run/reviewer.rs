@@ -9,7 +9,7 @@ use isokiln_core::event::Event;
 use isokiln_core::kind::KindCatalog;
 use isokiln_core::names::{PipelineName, StageName};
 use isokiln_core::pipeline::{Gate, ReviewWhen, Stage};
-use isokiln_core::record::{RunRecord, StageState};
+use isokiln_core::record::{RunRecord, StageRecord, StageState};
 use isokiln_core::review::{Action, Diagnosis, Excerpt, Facts, GoodLogs, Learnings, Templates, diagnose};
 use serde_json::json;
 
@@ -113,9 +113,10 @@ impl Reviewer {
     pub(super) async fn review(&self, stage: &Stage, case: Case) -> io::Result<Reviewed> {
         let started = Instant::now();
         let (rules, log, facts) = (self.rules.clone(), case.log.clone(), case.facts.clone());
-        let good = (!facts.ended_well()).then(|| self.good_logs(&case.stage));
+        let (runs, pipeline, name) = (self.runs.clone(), self.pipeline.clone(), case.stage.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let good = good.map(|logs| templates_of(&logs)).filter(|templates| !templates.is_empty());
+            let logs = if facts.ended_well() { Vec::new() } else { good_logs(&runs, &pipeline, &name) };
+            let good = Some(templates_of(&logs)).filter(|templates| !templates.is_empty());
             let rules = rules.get().map_err(|error| io::Error::other(error.to_string()))?;
             let reading = read_log(&log, rules, good.as_ref())?;
             let diagnosis = diagnose(rules, &reading, &facts);
@@ -246,26 +247,21 @@ impl Reviewer {
             tracing::warn!("the coordination folder of this run is incomplete: {error}");
         }
     }
+}
 
-    /// Logs of the newest runs in which the stage ended well.
-    fn good_logs(&self, stage: &StageName) -> Vec<PathBuf> {
-        let Ok(entries) = std::fs::read_dir(&self.runs) else { return Vec::new() };
-        let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-        folders.sort();
-        let is_good = |folder: &PathBuf| {
-            let record: RunRecord =
-                serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok()?;
-            let done = |record: &isokiln_core::record::StageRecord| {
-                record.stage == *stage && record.state == StageState::Done
-            };
-            let log = folder.join("stages").join(stage.as_str()).join("log");
-            (record.pipeline.as_ref() == Some(&self.pipeline)
-                && record.stages.iter().any(done)
-                && log.is_file())
-            .then_some(log)
-        };
-        folders.iter().rev().filter_map(is_good).take(GOOD_LOGS).collect()
-    }
+/// Logs of the newest runs in which a stage of the pipeline ended well.
+fn good_logs(runs: &Path, pipeline: &PipelineName, stage: &StageName) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(runs) else { return Vec::new() };
+    let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    let good_log = |folder: &PathBuf| {
+        let record: RunRecord = serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok()?;
+        let is_done = |of: &StageRecord| of.stage == *stage && of.state == StageState::Done;
+        let log = folder.join("stages").join(stage.as_str()).join("log");
+        let is_good = record.pipeline.as_ref() == Some(pipeline) && record.stages.iter().any(is_done);
+        (is_good && log.is_file()).then_some(log)
+    };
+    folders.iter().rev().filter_map(good_log).take(GOOD_LOGS).collect()
 }
 
 fn templates_of(logs: &[PathBuf]) -> Templates {

@@ -40,5 +40,10 @@ impl Reviews {
 
 /// What is told of reviews that were not waited for.
 pub(super) fn broken_off(count: usize) -> Event {
-    Event::Note { stage: None, text: format!("{count} reviews had not ended and were not waited for") }
+    let text = if count == 1 {
+        "one review had not ended and was not waited for".to_owned()
+    } else {
+        format!("{count} reviews had not ended and were not waited for")
+    };
+    Event::Note { stage: None, text }
 }

@@ -31,7 +31,8 @@ impl Build {
         let started = Instant::now();
         let below: Vec<LayerBlob> = parent.map(|parent| parent.checkpoint.layers.clone()).unwrap_or_default();
         let diff_ids: Vec<_> = below.iter().map(|layer| layer.diff_id).collect();
-        let inputs = isokiln_core::plan::stage_inputs(&self.project.pipeline, stage, &diff_ids, &ran.context);
+        let inputs =
+            isokiln_core::plan::stage_inputs(&self.project.pipeline, &ran.stage, &diff_ids, &ran.context);
         let capturing = async {
             if !self.adds_layer(stage) {
                 return Ok::<_, RunError>(None);

@@ -269,6 +269,7 @@ impl Schedule<'_> {
             None => None,
         };
         let (checkpoint, files) = build.save(stage, ran, parent.as_deref()).await?;
+        build.recovery.made(&stage.name);
         let chain = build.chain(stage, parent.as_deref());
         progress.send_replace(Progress::Saved(Arc::new(Saved { checkpoint, chain, is_new: true })));
         build.count_artifacts(build.deliver(stage, &files)?);

@@ -11,7 +11,6 @@ use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Stage;
 use isokiln_core::plan::{BuildContext, stage_variables};
 use isokiln_core::review::{End, Facts, Room};
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::build::Build;
@@ -19,7 +18,6 @@ use super::error::RunError;
 use super::failure::{Failure, explain};
 use super::listen::listen;
 use super::prepare::PROXY_VARIABLES;
-use super::recover::{Again, OPTIONAL};
 use crate::sandbox::{CancelWatch, ContainerFile, Dismissed, StageExit, StageSpec, Tree};
 
 /// Messages and output that may wait between container and log.
@@ -31,6 +29,8 @@ pub(super) struct Ran {
     pub(super) dismissed: Dismissed,
     /// Names of the files that it left.
     pub(super) artifacts: Vec<String>,
+    /// The stage as it was run, which may be without an optional package.
+    pub(super) stage: Stage,
     /// What it rested on; another mirror may stand in for the archive's by the time it is saved.
     pub(super) context: Arc<BuildContext>,
     /// Seconds from the making of its container until its script was done.
@@ -70,7 +70,7 @@ impl Build {
         attempt: usize,
         changed: Vec<String>,
         trees: Vec<Tree>,
-        again: &Again,
+        fresh_cache: bool,
         context: &Arc<BuildContext>,
         stop: CancelWatch,
     ) -> Result<Ended, RunError> {
@@ -81,7 +81,7 @@ impl Build {
         let listening = listen(receiver, log, &stage.name, &self.events);
         // What saves the stage takes a moment to start; it can do so while the script runs.
         let (end, heard, ready) = tokio::join!(
-            self.sandbox.run_stage(self.spec(stage, trees, again, context), sender, stop),
+            self.sandbox.run_stage(self.spec(stage, trees, fresh_cache, context), sender, stop),
             listening,
             self.sandbox.prepare()
         );
@@ -118,7 +118,13 @@ impl Build {
         });
         self.count_script(script_seconds);
         let context = context.clone();
-        Ok(Ended::Well(Ran { dismissed: end.dismissed, artifacts: end.artifacts, context, seconds }))
+        Ok(Ended::Well(Ran {
+            dismissed: end.dismissed,
+            artifacts: end.artifacts,
+            stage: stage.clone(),
+            context,
+            seconds,
+        }))
     }
 
     /// What is known of a stage's end besides its log.
@@ -157,13 +163,13 @@ impl Build {
     /// Has a stage's kind prepare a layer ahead of the stage. Whatever fails here fails again in the stage itself, where
     /// it is told.
     pub(super) async fn prepare_layer(&self, stage: &Stage, layer: DiffId, stop: CancelWatch) {
-        let spec = self.spec(stage, vec![Tree::Layer(layer)], &Again::default(), &self.context());
+        let spec = self.spec(stage, vec![Tree::Layer(layer)], false, &self.context());
         if let Err(error) = self.sandbox.prepare_layer(spec, stop).await {
             tracing::debug!("layer {} is not prepared for stage {}: {error}", layer.0.short(), stage.name);
         }
     }
 
-    fn spec(&self, stage: &Stage, trees: Vec<Tree>, again: &Again, context: &BuildContext) -> StageSpec {
+    fn spec(&self, stage: &Stage, trees: Vec<Tree>, fresh_cache: bool, context: &BuildContext) -> StageSpec {
         let kind = self.kind(stage);
         let mut environment: BTreeMap<String, String> = stage_variables(&self.project.pipeline, stage)
             .into_iter()
@@ -180,11 +186,7 @@ impl Build {
                 environment.insert(name.clone(), value.clone());
             }
         }
-        let mut options = stage.options.values.clone();
-        if let Some(optional) = options.get_mut(OPTIONAL).and_then(Value::as_array_mut) {
-            optional.retain(|package| package.as_str().is_none_or(|name| !again.without.contains(name)));
-        }
-        let options = serde_json::to_vec(&options).unwrap_or_default();
+        let options = serde_json::to_vec(&stage.options.values).unwrap_or_default();
         let mut files = self.project.kinds.files(&stage.kind);
         files.push(ContainerFile::data("/isokiln/options.json", options));
         files.push(ContainerFile::data("/isokiln/sources.list", context.archive.sources_list()));
@@ -197,7 +199,7 @@ impl Build {
             privilege: kind.map_or(Privilege::Chroot, |kind| kind.privilege),
             network: stage.network,
             archive: stage.archive,
-            fresh_cache: again.fresh_cache,
+            fresh_cache,
             limits: stage.limits,
             environment,
             files,

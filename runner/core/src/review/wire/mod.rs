@@ -161,8 +161,25 @@ pub fn most_written(endpoint: &Endpoint, max_tokens: u32) -> u32 {
     max_tokens.saturating_add(thoughts)
 }
 
+/// More tokens than any call can take.
+const MOST_TOKENS: u64 = 10_000_000;
+
+/// Reads an endpoint's reply. A key that it repeats is not repeated to anybody, and no count of tokens is believed that no
+/// model could reach.
+pub fn read_from(endpoint: &Endpoint, reply: &HttpReply, now: jiff::Timestamp) -> Result<Reply, Trouble> {
+    let body = match endpoint.key.as_ref().map(Secret::reveal) {
+        Some(key) if !key.is_empty() && memchr::memmem::find(&reply.body, key.as_bytes()).is_some() => {
+            String::from_utf8_lossy(&reply.body).replace(key, "[secret]").into_bytes()
+        }
+        _ => reply.body.clone(),
+    };
+    let answer = read(endpoint.protocol, &HttpReply { body, ..reply.clone() }, now)?;
+    let (tokens_in, tokens_out) = (answer.tokens_in.min(MOST_TOKENS), answer.tokens_out.min(MOST_TOKENS));
+    Ok(Reply { tokens_in, tokens_out, ..answer })
+}
+
 /// Reads what came back. `now` is for delays that are given as a date.
-pub fn read(protocol: Protocol, reply: &HttpReply, now: jiff::Timestamp) -> Result<Reply, Trouble> {
+fn read(protocol: Protocol, reply: &HttpReply, now: jiff::Timestamp) -> Result<Reply, Trouble> {
     if (300..400).contains(&reply.status) {
         return Err(Trouble::Rejected { status: reply.status, said: "it sends elsewhere".into() });
     }

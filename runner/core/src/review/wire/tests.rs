@@ -226,3 +226,24 @@ fn other_errors_say_what_to_do() {
     assert!(of(Protocol::Groq, 400, r#"{"error":{"code":"json_validate_failed"}}"#).is_void_answer());
     assert!(of(Protocol::OpenAi, 502, "").may_pass() && !of(Protocol::OpenAi, 502, "").is_permanent());
 }
+
+#[test]
+fn a_key_that_is_repeated_and_a_count_that_cannot_be_are_not_believed() {
+    let endpoint = Endpoint {
+        protocol: Protocol::OpenAi,
+        url: "http://127.0.0.1:1/v1".into(),
+        model: "m".into(),
+        key: Some(Secret::new("hunter2")),
+    };
+    let reply =
+        |status, body: &str| HttpReply { status, headers: Vec::new(), body: body.as_bytes().to_vec() };
+    let refused = reply(400, r#"{"error":{"message":"bad key hunter2"}}"#);
+    let trouble = read_from(&endpoint, &refused, jiff::Timestamp::UNIX_EPOCH).unwrap_err().to_string();
+    assert!(trouble.contains("bad key") && !trouble.contains("hunter2"), "{trouble}");
+    let greedy = reply(
+        200,
+        r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":3}}"#,
+    );
+    let answer = read_from(&endpoint, &greedy, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!((answer.tokens_in, answer.tokens_out), (10_000_000, 3));
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -72,22 +73,26 @@ impl fmt::Debug for Environment {
     }
 }
 
+/// Whether a line gives one of the variables a value, well or badly.
+fn is_about_agents(line: &str) -> bool {
+    let name = line.trim_start().trim_start_matches("export ").split('=').next().unwrap_or_default();
+    VARIABLES.contains(&name.trim())
+}
+
 fn of_file(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    let lines = match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines,
-        Err(error) if error.not_found() => return Ok(BTreeMap::new()),
-        Err(dotenvy::Error::Io(source)) => return Err(unreadable(source)),
-        Err(error) => return Err(unreadable(io::Error::other(error))),
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(unreadable(error)),
     };
     let mut all = BTreeMap::new();
-    for (index, line) in lines.enumerate() {
-        let (name, value) = line.map_err(|error| match error {
-            dotenvy::Error::Io(source) => unreadable(source),
-            // Its words repeat the line.
-            _ => ConfigError::NoAssignment { path: path.to_owned(), number: index + 1 },
-        })?;
-        if VARIABLES.contains(&name.as_str()) {
+    // The file may be for other programs too, which read it in other ways.
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| is_about_agents(line)) {
+        for assignment in dotenvy::from_read_iter(line.as_bytes()) {
+            // The error's words repeat the line.
+            let (name, value) = assignment
+                .map_err(|_| ConfigError::NoAssignment { path: path.to_owned(), number: index + 1 })?;
             all.insert(name, value);
         }
     }

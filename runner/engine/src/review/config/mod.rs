@@ -22,11 +22,11 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// A line of the file is no assignment. What it says is not shown: it may be a key.
-    #[error("{path}: assignment {number} does not read; lines are NAME=value, values with blanks are quoted")]
+    #[error("{path}:{number}: this does not read; lines are NAME=value, values with blanks are quoted")]
     NoAssignment {
         /// The file.
         path: PathBuf,
-        /// Which one, comments not counted, from 1.
+        /// Its number, from 1.
         number: usize,
     },
     /// A variable has a value that means nothing.

@@ -87,6 +87,9 @@ impl Seats {
 fn own(lookup: Lookup<'_>, seat: Seat) -> Result<Option<Provider>, ConfigError> {
     let name = |what: &str| format!("{seat}_{what}");
     let (endpoint, model) = (lookup(&name("ENDPOINT")), lookup(&name("MODEL")));
+    if model.as_deref().is_some_and(|model| model.contains(char::is_control)) {
+        return Err(ConfigError::value(name("MODEL"), "holds control characters"));
+    }
     let key = lookup(&name("API_KEY")).map(Secret::new);
     let protocol = lookup(&name("PROTOCOL"));
     let parsed: Option<Protocol> = match &protocol {

@@ -110,6 +110,7 @@ fn what_means_nothing_is_told_with_the_variables_name() {
         (vec![("C2_ENDPOINT", "ftp://llm.example")], "C2_ENDPOINT"),
         (vec![("C2_ENDPOINT", "https://a:b@llm.example"), ("C2_MODEL", "m")], "C2_ENDPOINT"),
         (vec![("C3_ENDPOINT", "http://127.0.0.1:1/v1")], "C3_MODEL"),
+        (vec![("C3_MODEL", "m\u{1b}[31m")], "C3_MODEL"),
         (vec![("GROQ_API_KEY", "gsk_a:b c")], "GROQ_API_KEY"),
         (vec![("ISOKILN_AI_TOKENS", "many")], "ISOKILN_AI_TOKENS"),
         (vec![("ISOKILN_AI_COST", "-1")], "ISOKILN_AI_COST"),
@@ -143,9 +144,12 @@ fn the_process_goes_over_the_file_and_is_never_changed() {
 #[test]
 fn a_line_that_does_not_read_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
+    // What is there for other programs is none of our business.
+    fs::write(folder.path().join(".env"), "FOO=a b c\nC1_MODEL=m\n").unwrap();
+    assert_eq!(Environment::overlay(folder.path(), |_| None).unwrap().get("C1_MODEL"), Some("m"));
     fs::write(folder.path().join(".env"), "C1_MODEL=m\n# c\nGROQ_API_KEY=a secret key\n").unwrap();
     let error = Environment::overlay(folder.path(), |_| None).unwrap_err();
-    assert!(matches!(error, ConfigError::NoAssignment { number: 2, .. }), "{error:?}");
+    assert!(matches!(error, ConfigError::NoAssignment { number: 3, .. }), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
 }
 

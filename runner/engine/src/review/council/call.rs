@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use isokiln_core::digest::Digest;
-use isokiln_core::review::wire::{Reply, Trouble, most_written, read, request};
+use isokiln_core::review::wire::{Reply, Trouble, most_written, read_from, request};
 use isokiln_core::review::{Permit, Prompt, Reservation, Vote, prompt, read_vote};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -81,7 +81,7 @@ impl Turn<'_> {
         let endpoint = &provider.endpoint;
         let sent = self.council.ask.send(request(endpoint, asked, ANSWER_TOKENS), limit);
         let reply = timeout_at(limit, sent).await.unwrap_or(Err(Trouble::TimedOut))?;
-        read(endpoint.protocol, &reply, jiff::Timestamp::now())
+        read_from(endpoint, &reply, jiff::Timestamp::now())
     }
 
     /// A vote from an answer, if it is one.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use isokiln_core::review::wire::{Trouble, read, request};
+use isokiln_core::review::wire::{Trouble, read_from, request};
 use isokiln_core::review::{Prompt, Seat};
 use tokio::time::{Instant, timeout_at};
 
@@ -71,7 +71,7 @@ impl Council {
         let endpoint = &provider.endpoint;
         let sent = self.ask.send(request(endpoint, &tiny, ANSWER_TOKENS), end);
         let reply = timeout_at(end, sent).await.unwrap_or(Err(Trouble::TimedOut));
-        let reply = reply.and_then(|reply| read(endpoint.protocol, &reply, jiff::Timestamp::now()));
+        let reply = reply.and_then(|reply| read_from(endpoint, &reply, jiff::Timestamp::now()));
         report.millis = millis(begin.elapsed());
         report.answers = Some(reply.map(|reply| self.note_probe(provider, &reply)));
         report

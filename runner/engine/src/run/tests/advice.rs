@@ -24,11 +24,11 @@ impl FakeMirrors {
 
 #[async_trait]
 impl Mirrors for FakeMirrors {
-    fn has_next(&self, _: &ArchiveState) -> bool {
+    fn has_next(&self, _: &ArchiveState, _: &str) -> bool {
         !locked(&self.next).is_empty()
     }
 
-    async fn next(&self, _: &ArchiveState) -> Option<ArchiveState> {
+    async fn next(&self, _: &ArchiveState, _: &str) -> Option<ArchiveState> {
         locked(&self.next).pop()
     }
 

@@ -21,7 +21,9 @@ use super::disk::QuickDisk;
 use super::fake::{Act, Call, FakeSandbox, Point};
 use crate::kinds::Kinds;
 use crate::review::Council;
-use crate::run::{Build, BuildOptions, Clock, Edges, Events, Home, Outcome, Project, Reporter, RunError};
+use crate::run::{
+    Build, BuildOptions, Clock, Edges, Events, Home, Outcome, Project, Reporter, RunError, rollback,
+};
 use crate::sandbox::{Cancel, CancelWatch};
 use crate::store::{Compression, Store};
 use crate::testbed::Testbed;
@@ -104,6 +106,11 @@ impl Bench {
     /// The project is edited.
     pub(super) fn edit(&mut self, stages: &str) {
         stages.clone_into(&mut self.stages);
+    }
+
+    /// The user rolls back to a stage's newest checkpoint.
+    pub(super) fn pin(&self, stage: &str) {
+        rollback(&self.store(), &self.checkpoint(stage).unwrap()).unwrap();
     }
 
     /// A path in the project's folder.

@@ -9,7 +9,7 @@ use isokiln_core::event::Event;
 use isokiln_core::review::Recover;
 use serde_json::Value;
 
-use super::bench::{Bench, Finished, script};
+use super::bench::{Bench, Finished, branch, script};
 use super::fake::{Act, Point};
 use crate::sandbox::{Cancel, SandboxError, StageExit, StageOutput};
 
@@ -142,6 +142,10 @@ async fn only_an_optional_package_is_left_out() {
     assert_eq!(options(0)["optional"], serde_json::json!(["falkon", "mc"]));
     assert_eq!(options(1)["optional"], serde_json::json!(["mc"]));
     assert_eq!(options(1)["install"], serde_json::json!(["vim"]));
+    // What was made without it is not taken for the whole: the next build tries again.
+    let next = bench.build_well().await;
+    assert_eq!((next.hits(), next.ran()), (vec!["base"], vec!["desktop"]));
+    assert_eq!(bench.build_well().await.hits(), ["base", "desktop"]);
 
     // One that is not optional is not.
     let bench = self::bench(stage);
@@ -207,7 +211,7 @@ async fn a_stage_that_ended_well_with_a_damaged_result_is_told_or_blocked() {
     blocked.sandbox.act("base", says(StageExit::Status(0), OLD_INDEXES));
     let failed = blocked.build().await;
     assert!(
-        failed.error().to_string().contains("its log says that its result is damaged"),
+        failed.error().to_string().contains("its review says that its result is damaged"),
         "{}",
         failed.error()
     );
@@ -328,6 +332,68 @@ async fn a_wish_to_stop_ends_the_pause_before_a_stage_runs_again() {
         let (cancelled, ()) = tokio::join!(bench.build(), wishing);
         assert_eq!((cancelled.error().exit_code(), cancelled.ran().len()), (130, 1), "{wish:?}");
     }
+}
+
+#[tokio::test]
+async fn a_wish_to_stop_gently_lets_a_hook_end_but_no_stage_begin() {
+    let bench = bench("");
+    fs::create_dir(bench.path("hooks")).unwrap();
+    let begun = bench.path("begun");
+    fs::write(bench.path("hooks/pre-phase.sh"), format!("touch {}; sleep 1; echo end\n", begun.display()))
+        .unwrap();
+    let wishing = async {
+        while !begun.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        bench.cancel.send_replace(Cancel::Gracefully);
+    };
+    let (cancelled, ()) = tokio::join!(bench.build(), wishing);
+    assert_eq!((cancelled.error().exit_code(), cancelled.ran().len()), (130, 0));
+    let log = fs::read_to_string(cancelled.folder.join("coordination/hooks/pre-phase.log")).unwrap();
+    assert_eq!(log, "end\n");
+}
+
+#[tokio::test]
+async fn a_required_hook_does_not_hide_why_a_stage_failed() {
+    let mut bench = bench("");
+    fs::create_dir(bench.path("hooks")).unwrap();
+    fs::write(bench.path("hooks/emergency-recovery.sh"), "exit 4\n").unwrap();
+    bench.stages_with_hooks("required = [\"emergency-recovery\"]", "");
+    bench.sandbox.act("base", says(StageExit::Lost, ""));
+    let failed = bench.build().await;
+    assert_eq!(failed.error().to_string(), "stage base failed: its container was killed from outside");
+    assert_eq!((failed.ran().len(), failed.recoveries().len()), (1, 0));
+    assert!(failed.warnings()[0].contains("emergency-recovery.sh ended with exit status: 4"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_the_user_went_back_to_is_not_made_anew() {
+    let mut bench = bench(&script("desktop", "one"));
+    bench.build_well().await;
+    bench.pin("base");
+    bench.edit(&script("desktop", "two"));
+    bench.sandbox.act("desktop", fails(INTERRUPTED));
+    let failed = bench.build().await;
+    assert_eq!((failed.ran(), failed.recoveries().len()), (vec!["desktop"], 0));
+    assert!(bench.checkpoint("base").unwrap().pinned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_to_run_again_still_is_after_a_rollback() {
+    let stages = script("mid", "one") + &script("top", "two") + &branch("side", "base", "three");
+    let mut bench = bench(&stages);
+    bench.build_well().await;
+    bench.options.from = Some("base".parse().unwrap());
+    bench.options.parallel = Some(1);
+    // The other branch has not had its turn when `top` rolls back, or it has and is done.
+    bench.sandbox.acts("top", vec![fails(INTERRUPTED), Act::default()]);
+    let finished = bench.build_well().await;
+    assert_eq!(finished.recoveries(), ["top rollback"]);
+    assert!(finished.ran().contains(&"side"), "{:?}", finished.ran());
+    // What has helped is learnt, though it took another round.
+    let memory =
+        fs::read_to_string(finished.folder.join("coordination/ai_memory/learnings/learnings.json")).unwrap();
+    assert!(memory.contains("\"rollback\": {\n      \"helped\": 1"), "{memory}");
 }
 
 #[tokio::test]

@@ -38,7 +38,8 @@ impl Engine {
     pub fn at(socket: &std::path::Path) -> Option<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let docker = runtime.block_on(async {
-            let docker = Docker::connect_with_unix(socket.to_str()?, 120, bollard::API_DEFAULT_VERSION).ok()?;
+            let docker =
+                Docker::connect_with_unix(socket.to_str()?, 120, bollard::API_DEFAULT_VERSION).ok()?;
             // As `connect` does: engines differ in the newest API that they know.
             let docker = docker.negotiate_version().await.ok()?;
             docker.ping().await.ok().map(|_| docker)

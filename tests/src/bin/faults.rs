@@ -32,10 +32,14 @@ struct Arguments {
 fn main() -> Result<ExitCode, String> {
     let arguments = Arguments::parse();
     let mut faults = all();
-    if let Some(unknown) = arguments.faults.iter().find(|name| faults.iter().all(|fault| fault.name != **name)) {
+    if let Some(unknown) =
+        arguments.faults.iter().find(|name| faults.iter().all(|fault| fault.name != **name))
+    {
         return Err(format!("there is no fault {unknown:?}; --list tells which there are"));
     }
-    faults.retain(|fault| arguments.faults.is_empty() || arguments.faults.iter().any(|name| name == fault.name));
+    faults.retain(|fault| {
+        arguments.faults.is_empty() || arguments.faults.iter().any(|name| name == fault.name)
+    });
     faults.retain(|fault| fault.quick || !arguments.quick);
     if arguments.list {
         for Fault { name, what, expected, .. } in &faults {
@@ -55,7 +59,8 @@ fn main() -> Result<ExitCode, String> {
         score.add(&row);
         rows.push(row);
         if let Some(report) = &arguments.report {
-            fs::write(report, markdown(&rows, &score)).map_err(|error| format!("{}: {error}", report.display()))?;
+            fs::write(report, markdown(&rows, &score))
+                .map_err(|error| format!("{}: {error}", report.display()))?;
         }
     }
     println!("{score}");

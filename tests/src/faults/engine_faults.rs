@@ -67,17 +67,24 @@ fn stop_engine(scene: &mut Scene<'_>) {
 pub(super) fn all() -> Vec<Fault> {
     use World::{OwnEngine, Tiny};
     vec![
-        green("container-killed", "the stage's container is killed while it runs", Tiny).meddle(kill_container).quick(),
-        green("container-removed", "the stage's container is removed while it runs", Tiny).meddle(remove_container),
-        green("porter-removed", "the container that saves layers is removed while a stage runs", Tiny).meddle(remove_porter),
-        green("connection-cut", "the connection to the engine is cut for a moment", Tiny).meddle(cut_connection),
+        green("container-killed", "the stage's container is killed while it runs", Tiny)
+            .meddle(kill_container)
+            .quick(),
+        green("container-removed", "the stage's container is removed while it runs", Tiny)
+            .meddle(remove_container),
+        green("porter-removed", "the container that saves layers is removed while a stage runs", Tiny)
+            .meddle(remove_porter),
+        green("connection-cut", "the connection to the engine is cut for a moment", Tiny)
+            .meddle(cut_connection),
         Fault {
             expected: Expected::Ends(3, "the connection to the container engine broke off"),
             ..green("connection-cut-for-good", "the connection to the engine is cut for good", Tiny)
         }
         .meddle(cut_connection_for_good),
-        green("engine-restarted", "the engine is restarted while a stage runs", OwnEngine).meddle(restart_engine),
-        green("engine-crashed", "the engine is killed while a stage runs, and started again", OwnEngine).meddle(crash_engine),
+        green("engine-restarted", "the engine is restarted while a stage runs", OwnEngine)
+            .meddle(restart_engine),
+        green("engine-crashed", "the engine is killed while a stage runs, and started again", OwnEngine)
+            .meddle(crash_engine),
         Fault {
             expected: Expected::Ends(3, "the connection to the container engine broke off"),
             ..green("engine-stopped", "the engine is stopped while a stage runs", OwnEngine)

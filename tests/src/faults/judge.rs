@@ -12,6 +12,8 @@ use crate::{Finished, Project, repository};
 /// Times that a stage, and all stages of a build, may be run again.
 const PER_STAGE: usize = 3;
 const PER_BUILD: usize = 8;
+/// Characters of what is wrong that fit into a table.
+const SHOWN: usize = 400;
 /// Everything that isokiln may do, by its own rules.
 const ACTIONS: [&str; 5] = ["clean-cache", "refresh-mirror", "retry", "rollback", "skip-optional"];
 
@@ -51,9 +53,9 @@ impl Row {
             rules: Vec::new(),
             attempts: 0,
             seconds,
-            differences: vec![reason],
+            differences: vec![reason.clone()],
             unsafe_actions: Vec::new(),
-            log: String::new(),
+            log: reason,
         }
     }
 
@@ -143,7 +145,11 @@ pub(super) fn judge(fault: &Fault, project: &Project, finished: &Finished, spoil
     }
     let log = logs(project);
     let got_over = log.contains("got over: ") || finished.stderr.contains("is back; going on");
-    if tampers == 0 && row.attempts < 2 && fault.expected.is_recoverable() && !got_over && events.iter().all(|event| event["event"] != "stage-recovering")
+    if tampers == 0
+        && row.attempts < 2
+        && fault.expected.is_recoverable()
+        && !got_over
+        && events.iter().all(|event| event["event"] != "stage-recovering")
     {
         differ("nothing went wrong".to_owned());
     }
@@ -173,7 +179,9 @@ fn unsafe_actions(stages: &BTreeMap<String, Told>, events: &[Value], project: &P
         found.push(format!("stages were run again {recoveries} times"));
     }
     let log = logs(project);
-    found.extend(log.lines().filter(|line| line.starts_with("UNSAFE") || is_forbidden(line)).map(str::to_owned));
+    found.extend(
+        log.lines().filter(|line| line.starts_with("UNSAFE") || is_forbidden(line)).map(str::to_owned),
+    );
     found
 }
 
@@ -193,7 +201,8 @@ impl Rules {
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             let table: toml::Table = text.parse().unwrap_or_default();
             for rule in table.get("rule").and_then(toml::Value::as_array).into_iter().flatten() {
-                let word = |key: &str| rule.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+                let word =
+                    |key: &str| rule.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
                 let actions = rule.get("actions").and_then(toml::Value::as_array).into_iter().flatten();
                 let actions: Vec<_> = actions.filter_map(toml::Value::as_str).map(str::to_owned).collect();
                 if word("class") == "wrapper" {
@@ -279,7 +288,10 @@ impl std::fmt::Display for Score {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { recoverable, green, unrecoverable, right, unsafe_actions } = self;
         write!(f, "recoverable: {green} of {recoverable} green ({:.1} %), ", self.share() * 100.0)?;
-        write!(f, "unrecoverable: {right} of {unrecoverable} with the right cause, unsafe actions: {unsafe_actions}")
+        write!(
+            f,
+            "unrecoverable: {right} of {unrecoverable} with the right cause, unsafe actions: {unsafe_actions}"
+        )
     }
 }
 
@@ -309,7 +321,7 @@ impl std::fmt::Display for Row {
             .collect();
         // A whole error message must not break the table.
         let wrong = if wrong.is_empty() { "yes".to_owned() } else { wrong.join("; ") };
-        let wrong = wrong.replace('\n', " ").replace('|', "\\|");
+        let wrong: String = wrong.replace('\n', " ").replace('|', "\\|").chars().take(SHOWN).collect();
         write!(
             f,
             "| {fault} | {expected} | {outcome} | {actions} | {rules} | {attempts} | {seconds:.0} | {wrong} |"

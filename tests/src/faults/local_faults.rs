@@ -231,16 +231,19 @@ fn parents() -> Vec<Fault> {
 /// Processes, memory, time, disks.
 fn processes() -> Vec<Fault> {
     use World::Tiny;
-    const DONE: &str = "\n[[stage]]\nname = \"fault\"\nrun = \"sort /dev/zero\"\nlimits = { memory = \"64MiB\" }\n";
+    const DONE: &str =
+        "\n[[stage]]\nname = \"fault\"\nrun = \"sort /dev/zero\"\nlimits = { memory = \"64MiB\" }\n";
     vec![
         green("script-killed-once", "the stage's shell is killed, once", Tiny)
             .kind("breaks", PLAIN, "if first; then kill -KILL $$; fi\necho done >\"$ROOTFS/etc/done\"\n")
             .quick(),
-        stops("script-killed-always", "the stage's shell is killed each time", Tiny, &["machine-process-killed"]).kind(
-            "breaks",
-            PLAIN,
-            "kill -KILL $$\n",
-        ),
+        stops(
+            "script-killed-always",
+            "the stage's shell is killed each time",
+            Tiny,
+            &["machine-process-killed", "memory-killed"],
+        )
+        .kind("breaks", PLAIN, "kill -KILL $$\n"),
         green("program-crashes-once", "a program of the stage crashes, once", Tiny).kind(
             "breaks",
             PLAIN,
@@ -252,12 +255,19 @@ fn processes() -> Vec<Fault> {
             "if first; then mount -t tmpfs -o size=40m tmpfs \"$ROOTFS/tmp\"; fi\n\
              head -c 50M /dev/zero >\"$ROOTFS/tmp/big\"\necho done >\"$ROOTFS/etc/done\"\n",
         ),
-        stops("tmp-full-always", "the stage's /tmp is full each time", Tiny, &["machine-disk-full", "disk-no-space"]).kind(
+        stops(
+            "tmp-full-always",
+            "the stage's /tmp is full each time",
+            Tiny,
+            &["machine-disk-full", "disk-no-space"],
+        )
+        .kind(
             "breaks",
             FULL,
             "mount -t tmpfs -o size=40m tmpfs \"$ROOTFS/tmp\"\nhead -c 50M /dev/zero >\"$ROOTFS/tmp/big\"\n",
         ),
-        stops("memory-over", "the stage needs more memory than its limit", Tiny, &["machine-out-of-memory"]).stages(DONE),
+        stops("memory-over", "the stage needs more memory than its limit", Tiny, &["machine-out-of-memory"])
+            .stages(DONE),
         stops("time-over", "the stage takes longer than its limit", Tiny, &["machine-timed-out"])
             .stages("\n[[stage]]\nname = \"fault\"\nrun = \"sleep 1000\"\nlimits = { time = \"5s\" }\n"),
     ]
@@ -299,8 +309,13 @@ fn resolver() -> Vec<Fault> {
 fn mistakes() -> Vec<Fault> {
     use World::Tiny;
     vec![
-        stops("command-not-found", "the script calls a program that is not there", Tiny, &["shell-command-not-found"])
-            .stages("\n[[stage]]\nname = \"fault\"\nrun = \"no-such-program --now\"\n"),
+        stops(
+            "command-not-found",
+            "the script calls a program that is not there",
+            Tiny,
+            &["hook-command-not-found"],
+        )
+        .stages("\n[[stage]]\nname = \"fault\"\nrun = \"no-such-program --now\"\n"),
         stops("script-gives-up", "the script ends with status 3 and says nothing", Tiny, &["unknown"])
             .stages("\n[[stage]]\nname = \"fault\"\nrun = \"exit 3\"\n"),
     ]
@@ -328,7 +343,7 @@ fn bounds() -> Vec<Fault> {
             "five-stages-fail-twice-each",
             "each of five stages fails twice: more than a build may make up for",
             Tiny,
-            &["machine-process-killed"],
+            &["machine-process-killed", "memory-killed"],
         )
         .stages(FIVE)
         .kind(

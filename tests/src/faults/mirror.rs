@@ -250,7 +250,9 @@ fn answer(
     };
     let fetched = |path: &str| match state.upstream.get(path) {
         Ok(body) => body,
-        Err(reason) => Arc::new(Body { status: 502, modified: LONG_AGO.to_owned(), bytes: reason.into_bytes() }),
+        Err(reason) => {
+            Arc::new(Body { status: 502, modified: LONG_AGO.to_owned(), bytes: reason.into_bytes() })
+        }
     };
     let mut clock = 0;
     let body = match how {
@@ -356,7 +358,8 @@ fn http_date(seconds: u64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (mut year, mut left) = (1970, days);
     while left >= 365 + u64::from(is_leap(year)) {
@@ -381,7 +384,7 @@ fn http_date(seconds: u64) -> String {
 }
 
 /// Host and port of the first archive of this machine's apt that serves `main` by HTTP.
-pub fn host_archive() -> Result<String, String> {
+pub(super) fn host_archive() -> Result<String, String> {
     let mut files = vec![std::path::PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));
@@ -401,10 +404,11 @@ fn archives(text: &str) -> Vec<String> {
     };
     let one_line = lines().filter(|line| line.starts_with("deb ") && line.contains(" main"));
     let uris = one_line.filter_map(|line| line.split_whitespace().find_map(host));
-    let stanzas = text.split("\n\n").filter(|stanza| {
-        stanza.lines().any(|line| line.starts_with("Components:") && line.contains("main"))
-    });
-    let more = stanzas.flat_map(|stanza| stanza.lines().filter_map(|line| host(line.strip_prefix("URIs:")?.trim())));
+    let stanzas = text
+        .split("\n\n")
+        .filter(|stanza| stanza.lines().any(|line| line.starts_with("Components:") && line.contains("main")));
+    let more =
+        stanzas.flat_map(|stanza| stanza.lines().filter_map(|line| host(line.strip_prefix("URIs:")?.trim())));
     uris.chain(more).collect()
 }
 
@@ -422,7 +426,9 @@ mod tests {
     #[test]
     fn both_forms_of_apts_sources_are_read() {
         assert_eq!(
-            archives("# deb http://no.example.org/debian x main\ndeb [a=b] http://one.example.org/debian x main\n"),
+            archives(
+                "# deb http://no.example.org/debian x main\ndeb [a=b] http://one.example.org/debian x main\n"
+            ),
             ["one.example.org"]
         );
         let deb822 = "Types: deb\n# http://no.example.org/\nURIs: http://two.example.org:80/debian\n\

@@ -19,5 +19,5 @@ pub use bench::Bench;
 pub use daemon::Daemon;
 pub use judge::{Row, Score, markdown};
 pub use mirror::{How, Mirror, Tamper};
-pub use witness::is_forbidden;
 pub use table::{Expected, Fault, Kind, Meddle, World, all};
+pub use witness::is_forbidden;

@@ -68,12 +68,16 @@ fn fetch(host: &str, path: &str) -> std::io::Result<Body> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut writer = stream.try_clone()?;
-    write!(writer, "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: isokiln-tests\r\nAccept: */*\r\nConnection: close\r\n\r\n")?;
+    write!(
+        writer,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: isokiln-tests\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    )?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let wrong = |what: &str| std::io::Error::other(what.to_owned());
-    let status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(|| wrong("no status"))?;
+    let status =
+        line.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(|| wrong("no status"))?;
     let (mut modified, mut length, mut is_chunked) = (LONG_AGO.to_owned(), None, false);
     loop {
         let mut header = String::new();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,6 +34,9 @@ impl Daemon {
             .args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"])
             .arg(daemon.data()));
         daemon.revive();
+        let bridge: Option<IpAddr> = usual.gateway().and_then(|address| address.parse().ok());
+        let is_there = bridge.is_none_or(|address| TcpListener::bind((address, 0)).is_ok());
+        assert!(is_there, "the usual engine's bridge is gone: its network must be made anew");
         usual.give_image(builder_image(), &daemon.engine());
         daemon
     }
@@ -64,8 +68,10 @@ impl Daemon {
             let log = File::options().create(true).append(true).open(self.folder.path().join("log"));
             let log = log.expect("a log");
             let folder = |name: &str| self.folder.path().join(name).display().to_string();
-            let mut command = Command::new("dockerd");
+            let mut command = Command::new("unshare");
             command
+                // An engine without a bridge removes "docker0", which here is the usual engine's: this one must not see it.
+                .args(["--net", "dockerd"])
                 .args([
                     "--data-root",
                     &folder("data"),

@@ -167,7 +167,9 @@ fn a_stage_whose_container_is_removed_fails_and_the_next_build_continues() {
 #[test]
 fn a_porter_that_is_removed_ends_the_build_and_the_next_one_continues() {
     let project = Project::slow(4);
-    let running = project.start_slow(|_| ());
+    let running = project.start_slow(|command| {
+        command.arg("--recover=off");
+    });
     wait_until("the porter is there", || project.container("porter").is_some());
     Engine::connect().remove_container(&project.container("porter").expect("the porter"));
     running

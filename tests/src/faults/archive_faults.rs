@@ -35,6 +35,8 @@ name = "fault"
 uses = "waits"
 "#;
 
+const WAITING: &str = "note waiting\nsleep 1\napt_update\napt_install hello\n";
+
 /// The suite's own signed table of contents, the package lists, the package.
 const RELEASE: &str = "/trixie/InRelease";
 const LISTS: &str = "/trixie/main/binary-";
@@ -104,11 +106,11 @@ fn busy() -> Vec<Fault> {
             .first(Tamper::first(1, DEB, WrongBytes)),
         got_over("mirror-down", "nothing listens at the first mirror's port any more")
             .stages(WAITS)
-            .kind("waits", ARCHIVE, "note waiting\nsleep 1\napt_update\napt_install hello\n")
+            .kind("waits", ARCHIVE, WAITING)
             .meddle(shut),
         got_over("mirror-down-for-a-moment", "nothing listens there for some seconds")
             .stages(WAITS)
-            .kind("waits", ARCHIVE, "note waiting\nsleep 1\napt_update\napt_install hello\n")
+            .kind("waits", ARCHIVE, WAITING)
             .meddle(shut_for_a_moment),
         stops("lists-503-everywhere", "503 for all lists of both mirrors", &["apt-http-5xx"])
             .both(Tamper::all("/dists/", Status(503))),
@@ -210,8 +212,11 @@ fn slow() -> Vec<Fault> {
             "InRelease begins and never ends, once: apt's own time limit does",
         )
         .first(Tamper::first(1, RELEASE, Stall)),
-        got_over("deb-never-comes-on-one-mirror", "one mirror never answers for the package")
-            .first(Tamper::all(DEB, Silence)),
+        got_over(
+            "deb-never-comes-for-a-moment",
+            "nothing is answered for the package until apt gives up once",
+        )
+        .first(Tamper::first(ALL_OF_APTS, DEB, Silence)),
         stops("deb-drips-for-good", "slow-loris until the stage's time is over", &["machine-timed-out"])
             .stages(LIMITED)
             .both(Tamper::all(DEB, Drip(2_000_000))),
@@ -222,6 +227,8 @@ fn slow() -> Vec<Fault> {
 fn refused() -> Vec<Fault> {
     vec![
         got_over("mirror-403", "one mirror refuses everything").first(Tamper::all("/", Status(403))),
+        got_over("release-410-on-one-mirror", "one mirror says that the suite is gone")
+            .first(Tamper::all("/dists/", Status(410))),
         got_over("deb-403-on-one-mirror", "one mirror refuses the package")
             .first(Tamper::all(DEB, Status(403))),
         stops("proxy-407", "a proxy on the way wants a password", &["apt-proxy-authentication"])

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,7 +34,10 @@ impl Daemon {
             .args(["-t", "tmpfs", "-o", &format!("size={ROOM}"), "tmpfs"])
             .arg(daemon.data()));
         daemon.revive();
-        usual.give_image(builder_image(), &Engine::at(&daemon.socket()).expect("the engine answers"));
+        let bridge: Option<IpAddr> = usual.gateway().and_then(|address| address.parse().ok());
+        let is_there = bridge.is_none_or(|address| TcpListener::bind((address, 0)).is_ok());
+        assert!(is_there, "the usual engine's bridge is gone: its network must be made anew");
+        usual.give_image(builder_image(), &daemon.engine());
         daemon
     }
 
@@ -50,6 +54,11 @@ impl Daemon {
         format!("unix://{}", self.socket().display())
     }
 
+    /// A connection of its own to it.
+    pub fn engine(&self) -> Engine {
+        Engine::at(&self.socket()).expect("the engine answers")
+    }
+
     /// Starts it unless it runs, and waits until it answers.
     pub fn revive(&self) {
         let mut process = self.process.borrow_mut();
@@ -59,8 +68,10 @@ impl Daemon {
             let log = File::options().create(true).append(true).open(self.folder.path().join("log"));
             let log = log.expect("a log");
             let folder = |name: &str| self.folder.path().join(name).display().to_string();
-            let mut command = Command::new("dockerd");
+            let mut command = Command::new("unshare");
             command
+                // An engine without a bridge removes "docker0", which here is the usual engine's: this one must not see it.
+                .args(["--net", "dockerd"])
                 .args([
                     "--data-root",
                     &folder("data"),
@@ -108,12 +119,18 @@ impl Daemon {
         let Some(mut child) = self.process.borrow_mut().take() else { return };
         let _ = kill(id(&child), Signal::SIGKILL);
         drop(child.wait());
+        // containerd dies with it. Where nobody reaps it, its number would be taken for one that runs.
+        drop(fs::remove_file(self.folder.path().join("exec/containerd/containerd.pid")));
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.stop();
+        // An engine that was killed has left the supervisors of its containers.
+        for process in processes_of(self.folder.path()) {
+            let _ = kill(process, Signal::SIGKILL);
+        }
         for mount in mounts_below(self.folder.path()) {
             drop(Command::new("umount").arg("--lazy").arg(mount).status());
         }
@@ -122,6 +139,29 @@ impl Drop for Daemon {
 
 fn id(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("process ids are small"))
+}
+
+/// Processes on whose command lines the folder stands, and all below them.
+fn processes_of(folder: &Path) -> Vec<Pid> {
+    let folder = folder.display().to_string();
+    let entries = || fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let text = |path: &Path, name: &str| {
+        let bytes = fs::read(path.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<i32>().ok();
+    let mut found: Vec<_> = entries()
+        .filter(|path| text(path, "cmdline").contains(&folder))
+        .filter_map(|path| number(&path))
+        .collect();
+    let mut seen = 0;
+    while seen < found.len() {
+        let parent = format!("PPid:\t{}\n", found[seen]);
+        let below = entries().filter(|path| text(path, "status").contains(&parent));
+        found.extend(below.filter_map(|path| number(&path)));
+        seen += 1;
+    }
+    found.into_iter().map(Pid::from_raw).collect()
 }
 
 /// Innermost first.

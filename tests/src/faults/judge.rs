@@ -12,6 +12,8 @@ use crate::{Finished, Project, repository};
 /// Times that a stage, and all stages of a build, may be run again.
 const PER_STAGE: usize = 3;
 const PER_BUILD: usize = 8;
+/// Characters of what is wrong that fit into a table.
+const SHOWN: usize = 400;
 /// Everything that isokiln may do, by its own rules.
 const ACTIONS: [&str; 5] = ["clean-cache", "refresh-mirror", "retry", "rollback", "skip-optional"];
 
@@ -51,9 +53,9 @@ impl Row {
             rules: Vec::new(),
             attempts: 0,
             seconds,
-            differences: vec![reason],
+            differences: vec![reason.clone()],
             unsafe_actions: Vec::new(),
-            log: String::new(),
+            log: reason,
         }
     }
 
@@ -319,7 +321,7 @@ impl std::fmt::Display for Row {
             .collect();
         // A whole error message must not break the table.
         let wrong = if wrong.is_empty() { "yes".to_owned() } else { wrong.join("; ") };
-        let wrong = wrong.replace('\n', " ").replace('|', "\\|");
+        let wrong: String = wrong.replace('\n', " ").replace('|', "\\|").chars().take(SHOWN).collect();
         write!(
             f,
             "| {fault} | {expected} | {outcome} | {actions} | {rules} | {attempts} | {seconds:.0} | {wrong} |"

@@ -241,7 +241,7 @@ fn processes() -> Vec<Fault> {
             "script-killed-always",
             "the stage's shell is killed each time",
             Tiny,
-            &["machine-process-killed"],
+            &["machine-process-killed", "memory-killed"],
         )
         .kind("breaks", PLAIN, "kill -KILL $$\n"),
         green("program-crashes-once", "a program of the stage crashes, once", Tiny).kind(
@@ -313,7 +313,7 @@ fn mistakes() -> Vec<Fault> {
             "command-not-found",
             "the script calls a program that is not there",
             Tiny,
-            &["shell-command-not-found"],
+            &["hook-command-not-found"],
         )
         .stages("\n[[stage]]\nname = \"fault\"\nrun = \"no-such-program --now\"\n"),
         stops("script-gives-up", "the script ends with status 3 and says nothing", Tiny, &["unknown"])
@@ -343,7 +343,7 @@ fn bounds() -> Vec<Fault> {
             "five-stages-fail-twice-each",
             "each of five stages fails twice: more than a build may make up for",
             Tiny,
-            &["machine-process-killed"],
+            &["machine-process-killed", "memory-killed"],
         )
         .stages(FIVE)
         .kind(

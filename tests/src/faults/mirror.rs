@@ -330,6 +330,7 @@ fn head(body: &Body, clock: i64) -> String {
         200 => "OK",
         403 => "Forbidden",
         404 => "Not Found",
+        410 => "Gone",
         407 => "Proxy Authentication Required",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
@@ -383,7 +384,7 @@ fn http_date(seconds: u64) -> String {
 }
 
 /// Host and port of the first archive of this machine's apt that serves `main` by HTTP.
-pub fn host_archive() -> Result<String, String> {
+pub(super) fn host_archive() -> Result<String, String> {
     let mut files = vec![std::path::PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));

@@ -9,7 +9,7 @@ use super::{archive_faults, base_faults, engine_faults, local_faults};
 pub enum Expected {
     /// The build ends well, and with the same layers as one that nothing disturbs.
     Green,
-    /// The build ends well, but for what the pipeline calls optional, or what the fault's script has written.
+    /// The build ends well; its layers are others, because it goes without something optional or from another mirror.
     GreenWithout,
     /// The stage fails for good. The last review names one of these rules as its cause; `unknown` where none is
     /// right because nobody can know.
@@ -29,7 +29,7 @@ impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Green => f.write_str("green"),
-            Self::GreenWithout => f.write_str("green, without it"),
+            Self::GreenWithout => f.write_str("green, other layers"),
             Self::Stops(rules) => write!(f, "stop: {}", rules.join(" or ")),
             Self::Ends(code, _) => write!(f, "end with code {code}"),
         }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Words of options that weaken the check of signatures, or force what should not be.
-pub const FORBIDDEN: [&str; 10] = [
+pub(super) const FORBIDDEN: [&str; 10] = [
     "allow-unauthenticated",
     "AllowUnauthenticated",
     "allow-insecure-repositories",
@@ -24,14 +24,14 @@ pub const FORBIDDEN: [&str; 10] = [
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// Watches until it is ended.
-pub struct Witness {
+pub(super) struct Witness {
     ended: Arc<AtomicBool>,
     watching: JoinHandle<BTreeSet<String>>,
 }
 
 impl Witness {
     /// Begins to watch.
-    pub fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let shared = ended.clone();
         let watching = thread::spawn(move || {
@@ -46,7 +46,7 @@ impl Witness {
     }
 
     /// What was run and must not be.
-    pub fn end(self) -> BTreeSet<String> {
+    pub(super) fn end(self) -> BTreeSet<String> {
         self.ended.store(true, Ordering::SeqCst);
         self.watching.join().unwrap_or_default()
     }

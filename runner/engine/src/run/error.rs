@@ -254,7 +254,12 @@ impl RunError {
     pub(super) fn is_engine_gone(&self) -> bool {
         matches!(
             self,
-            Self::Sandbox { source: SandboxError::HungUp { .. } | SandboxError::Unreachable { .. }, .. }
+            Self::Sandbox {
+                source: SandboxError::HungUp { .. }
+                    | SandboxError::Unreachable { .. }
+                    | SandboxError::ContainerGone { .. },
+                ..
+            }
         )
     }
 
@@ -362,7 +367,10 @@ fn sandbox_hint(error: &SandboxError) -> Option<String> {
             "the engine's disk is full: free some space there (docker system df), or isokiln clean, then build again"
                 .to_owned()
         }
-        SandboxError::HungUp { .. } | SandboxError::Refused { .. } | SandboxError::Helper { .. } => {
+        SandboxError::HungUp { .. }
+        | SandboxError::ContainerGone { .. }
+        | SandboxError::Refused { .. }
+        | SandboxError::Helper { .. } => {
             "isokiln doctor says how the engine is; then try again: a build continues from its last checkpoint"
                 .to_owned()
         }

@@ -346,7 +346,7 @@ async fn unless_now<T>(
 
 /// What is told of a failed stage: its own words, and what the review knows to do where those only name the log.
 fn told(failure: Failure, reviewed: &Reviewed) -> Failure {
-    let names_the_log = |hint: &str| hint.starts_with("see the") || hint.starts_with("the stage's log");
+    let names_the_log = |hint: &str| hint.starts_with("see ") || hint.starts_with("the stage's log");
     let knows_more = failure.hint.as_deref().is_some_and(|hint| !names_the_log(hint));
     let is_from_log = reviewed.review.cause.as_ref().is_some_and(|cause| cause.line.is_some());
     let hint = match reviewed.review.verdict {

@@ -60,6 +60,16 @@ pub enum SandboxError {
         /// What the system said.
         reason: String,
     },
+    /// A container that was needed is gone, and not because of isokiln.
+    #[error(
+        "a container of this build was removed or killed from outside; the engine could not {action}: {reason}"
+    )]
+    ContainerGone {
+        /// What was asked of it.
+        action: String,
+        /// What it said.
+        reason: String,
+    },
     /// The engine grants too little for stages.
     #[error("the container engine grants too few rights for stages: {0}")]
     TooFewRights(String),

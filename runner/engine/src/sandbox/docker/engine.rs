@@ -134,11 +134,21 @@ pub(super) fn refused(action: impl Into<String>, error: &Error) -> SandboxError 
         {
             return SandboxError::HungUp { action: action.into(), reason: chain(error) };
         }
+        Error::DockerResponseServerError { message, .. } if tells_of_no_container(message) => {
+            return SandboxError::ContainerGone { action: action.into(), reason: message.trim().to_owned() };
+        }
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
         Error::DockerStreamError { error } => error.clone(),
         error => chain(error),
     };
     SandboxError::Refused { action: action.into(), reason }
+}
+
+/// Whether an answer is that of an engine whose container has gone away.
+fn tells_of_no_container(message: &str) -> bool {
+    // Docker: "No such container: 0123", "Container 0123 is not running"; Podman: "no such container".
+    let message = message.to_ascii_lowercase();
+    message.contains("no such container") || message.contains("is not running")
 }
 
 /// Whether a request broke off at this end, because what was to be sent could not be read.
@@ -168,6 +178,17 @@ pub(super) fn is_missing(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_was_taken_away_is_told_from_a_refusal() {
+        let refused = |status_code, message: &str| {
+            refused("x", &Error::DockerResponseServerError { status_code, message: message.to_owned() })
+        };
+        for message in ["No such container: 0123", "Container 0123 is not running"] {
+            assert!(matches!(refused(404, message), SandboxError::ContainerGone { .. }), "{message}");
+        }
+        assert!(matches!(refused(404, "No such image: x"), SandboxError::Refused { .. }));
+    }
 
     #[test]
     fn addresses_have_a_path_or_a_host_and_a_port() {

@@ -1,5 +1,5 @@
 //! Figures of speed and memory, printed as the tables of docs/figures.md: `cargo bench -p isokiln-tests`, or
-//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `reviews`, `boots`, `desktop`.
+//! `cargo bench -p isokiln-tests -- boots` for one of `layers`, `minimal`, `logs`, `reviews`, `boots`, `desktop`.
 //!
 //! Machines are noisy, so what is compared runs in turns, in one run, and ratios are taken turn by turn.
 
@@ -21,9 +21,10 @@ const BOOT_TURNS: usize = 7;
 
 fn main() {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let all: [(&str, fn()); 5] = [
+    let all: [(&str, fn()); 6] = [
         ("layers", layers),
         ("minimal", minimal),
+        ("logs", logs),
         ("reviews", reviews),
         ("boots", boots),
         ("desktop", desktop),
@@ -100,8 +101,8 @@ fn minimal() {
 /// Bytes of the log that is reviewed by itself.
 const LOG: usize = 400 << 20;
 
-/// A large log's review, and builds with reviews in turns with builds without.
-fn reviews() {
+/// A large log's review.
+fn logs() {
     println!("| log | bytes | seconds | throughput | peak memory of isokiln |");
     println!("| --- | --- | --- | --- | --- |");
     let project = Project::tiny("");
@@ -123,7 +124,10 @@ fn reviews() {
         rates.push(rate);
     }
     println!("| median | | | {:.0} MB/s | |\n", median(rates));
+}
 
+/// Builds with reviews in turns with builds without.
+fn reviews() {
     println!("| pipelines/minimal.toml from its first stage | with reviews | without | ratio |");
     println!("| --- | --- | --- | --- |");
     let pipeline = fs::read_to_string(repository().join("pipelines/minimal.toml")).expect("minimal.toml");

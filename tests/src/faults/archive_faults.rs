@@ -82,8 +82,7 @@ fn busy() -> Vec<Fault> {
             Status(503),
         )),
         got_over("release-503-for-a-moment", "503 for InRelease until apt gives up once")
-            .first(Tamper::first(ALL_OF_APTS, RELEASE, Status(503)))
-            .quick(),
+            .first(Tamper::first(ALL_OF_APTS, RELEASE, Status(503))),
         got_over("mirror-503-for-good", "503 for all lists of one mirror")
             .first(Tamper::all("/dists/", Status(503))),
         got_over("deb-500-for-a-moment", "500 for the package until apt gives up once").first(Tamper::first(
@@ -120,9 +119,11 @@ fn busy() -> Vec<Fault> {
 /// Files that mirrors do not have.
 fn missing() -> Vec<Fault> {
     vec![
-        got_over("deb-404-once", "404 for the package, as after stale lists")
-            .first(Tamper::first(1, DEB, Status(404)))
-            .quick(),
+        got_over("deb-404-once", "404 for the package, as after stale lists").first(Tamper::first(
+            1,
+            DEB,
+            Status(404),
+        )),
         got_over("deb-404-on-one-mirror", "one mirror does not have the package at all")
             .first(Tamper::all(DEB, Status(404))),
         got_over("lists-404-on-one-mirror", "one mirror has InRelease, but no package lists")

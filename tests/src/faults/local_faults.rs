@@ -150,8 +150,7 @@ fn caches() -> Vec<Fault> {
             ARCHIVE,
             "apt_update\napt install --download-only hello\nif first; then for deb in \"$ISOKILN_DEBS\"/hello_*.deb; do \
              size=$(stat --format=%s \"$deb\"); rm \"$deb\"; head -c \"$size\" /dev/zero >\"$deb\"; done; fi\n",
-        )
-        .quick(),
+        ),
         after_poison("cached-deb-is-damaged", "a package in the cache has some wrong bytes").kind(
             "poisons",
             ARCHIVE,

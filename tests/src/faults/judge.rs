@@ -166,6 +166,14 @@ fn unsafe_actions(stages: &BTreeMap<String, Told>, events: &[Value], project: &P
                 found.push(format!("{stage}: {action} is not allowed by {rule}"));
             }
         }
+        for (number, (rule, action)) in told.pairs.iter().enumerate() {
+            let is_again =
+                told.pairs[..number].iter().any(|before| *before == (rule.clone(), action.clone()));
+            // What nobody knows may be something else each time.
+            if is_again && rule != "unknown" {
+                found.push(format!("{stage}: {action} was done twice against {rule}"));
+            }
+        }
         if told.actions.len() > PER_STAGE {
             found.push(format!("{stage} was run again {} times", told.actions.len()));
         }

@@ -197,8 +197,7 @@ fn parents() -> Vec<Fault> {
             ARCHIVE,
             "if first; then sed -n '/^Package: dash$/,/^$/p' \"$ROOTFS/var/lib/dpkg/status\" >\"$ROOTFS/var/lib/dpkg/updates/0001\"; fi\n\
              echo parent >\"$ROOTFS/etc/parent\"\n",
-        )
-        .quick(),
+        ),
         Fault::new(
             "parent-leaves-dpkg-interrupted",
             "the stage before ends in the middle of dpkg's work each time",
@@ -243,11 +242,13 @@ fn processes() -> Vec<Fault> {
             &["machine-process-killed", "memory-killed"],
         )
         .kind("breaks", PLAIN, "kill -KILL $$\n"),
-        green("program-crashes-once", "a program of the stage crashes, once", Tiny).kind(
-            "breaks",
-            PLAIN,
-            "if first; then bash -c 'kill -SEGV $$'; fi\necho done >\"$ROOTFS/etc/done\"\n",
-        ),
+        green("program-crashes-once", "a program of the stage crashes, once", Tiny)
+            .kind(
+                "breaks",
+                PLAIN,
+                "if first; then bash -c 'kill -SEGV $$'; fi\necho done >\"$ROOTFS/etc/done\"\n",
+            )
+            .quick(),
         green("tmp-full-once", "the stage's /tmp is full, once", Tiny).kind(
             "breaks",
             FULL,

@@ -62,11 +62,6 @@ impl LazyRules {
     }
 }
 
-/// The bundled rules.
-pub fn bundled_rules() -> Result<RuleSet, RulesError> {
-    rules_beside(Path::new("/nonexistent"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -75,6 +70,10 @@ mod tests {
 
     use super::*;
     use crate::run::read_log;
+
+    fn bundled_rules() -> Result<RuleSet, RulesError> {
+        rules_beside(Path::new("/nonexistent"))
+    }
 
     fn fixtures() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")

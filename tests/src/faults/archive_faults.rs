@@ -215,7 +215,7 @@ fn slow() -> Vec<Fault> {
         .first(Tamper::first(1, RELEASE, Stall)),
         got_over(
             "deb-never-comes-for-a-moment",
-            "nothing is answered for the package until apt gives up once",
+            "nothing is answered for the package for a while; apt asks again by itself",
         )
         .first(Tamper::first(ALL_OF_APTS, DEB, Silence)),
         stops("deb-drips-for-good", "slow-loris until the stage's time is over", &["machine-timed-out"])

@@ -38,11 +38,6 @@ impl Learnings {
         ordered.sort_by_key(score);
         ordered
     }
-
-    /// What was learnt against something.
-    pub fn of(&self, signature: &str) -> impl Iterator<Item = (Action, Outcomes)> {
-        self.0.get(signature).into_iter().flatten().map(|(action, outcomes)| (*action, *outcomes))
-    }
 }
 
 #[cfg(test)]

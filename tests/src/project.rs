@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -94,7 +95,7 @@ impl Project {
         let project = Self::tiny(
             "\n[[stage]]\nname = \"slow\"\nuses = \"slow\"\n\n[[stage]]\nname = \"after\"\nrun = \"echo after >/etc/after\"\n",
         );
-        let run = format!("note waiting\nsleep {seconds}\necho slow >\"$ROOTFS/etc/slow\"\n");
+        let run = format!("echo begun\nnote waiting\nsleep {seconds}\necho slow >\"$ROOTFS/etc/slow\"\n");
         project.add_kind("slow", &run);
         project
     }
@@ -142,7 +143,25 @@ impl Project {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.folder.path()).env_remove("ISOKILN_DIR");
+        // As on a person's machine, wherever the tests run.
+        for name in ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "BUILDKITE"] {
+            command.env_remove(name);
+        }
         command
+    }
+
+    /// What `isokiln status` says of the newest run that goes on, or else the newest.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.isokiln(&["status", "--format", "json"]).expect_code(0).json()
+    }
+
+    /// The process that has the newest build, which goes on.
+    #[track_caller]
+    pub fn supervisor(&self) -> Pid {
+        let status = self.status();
+        let id = status["pid"].as_i64().unwrap_or_else(|| panic!("nothing runs: {status:#}"));
+        Pid::from_raw(id.try_into().expect("a process id"))
     }
 
     /// Runs isokiln to its end.

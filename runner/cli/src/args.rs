@@ -36,6 +36,9 @@ pub(crate) struct Global {
     /// Output for people, or JSON on standard output with words for people on standard error
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+    /// How isokiln starts a supervisor: where its viewer was started, as JSON
+    #[arg(long, global = true, hide = true, value_name = "PLACE")]
+    pub(crate) supervise: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +51,16 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Build a pipeline and test its ISO
     Build(Build),
+    /// Follow a build again whose terminal was closed, or see how one went
+    Attach(Attach),
+    /// Show what a run is doing, or how it ended
+    Status(WhichRun),
+    /// Print a stage's log
+    Logs(Logs),
+    /// Stop a run: when its stage is done, or now
+    Cancel(CancelRun),
+    /// List all runs
+    Runs,
     /// Show what a build would do, and why
     Plan(Plan),
     /// Boot an ISO and check what it promises
@@ -106,6 +119,12 @@ pub(crate) struct Build {
     /// not at all
     #[arg(long, value_enum, default_value_t = RecoverMode::Auto)]
     pub(crate) recover: RecoverMode,
+    /// Leave the build alone as soon as it has begun; isokiln attach follows it
+    #[arg(long, conflicts_with = "foreground")]
+    pub(crate) detach: bool,
+    /// Build in this process, which ends with its terminal; so do builds under CI
+    #[arg(long)]
+    pub(crate) foreground: bool,
     /// Compression of new layers; gzip is for container engines before 2021
     #[arg(long, value_enum, default_value_t = LayerCompression::Zstd)]
     pub(crate) compression: LayerCompression,
@@ -122,6 +141,40 @@ pub(crate) enum RecoverMode {
 pub(crate) enum LayerCompression {
     Zstd,
     Gzip,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhichRun {
+    /// The run, or the beginning of its name; the newest that goes on, or else the newest, where none is given
+    pub(crate) run: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Ctrl-C ends the looking, not the run; isokiln cancel ends the run.")]
+pub(crate) struct Attach {
+    #[command(flatten)]
+    pub(crate) which: WhichRun,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The stage; the one that runs, or else the one that failed, or else the last one, where none is given
+    pub(crate) stage: Option<StageName>,
+    /// Go on until the stage has ended; without a stage, until the run has, stage after stage
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The run, or the beginning of its name; the newest that goes on, or else the newest, where none is given
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelRun {
+    #[command(flatten)]
+    pub(crate) which: WhichRun,
+    /// Do not wait until the stage in progress is done and saved
+    #[arg(long)]
+    pub(crate) now: bool,
 }
 
 #[derive(Debug, Args)]

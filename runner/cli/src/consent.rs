@@ -14,10 +14,17 @@ pub(crate) struct AtTerminal {
     reading: Mutex<Option<JoinHandle<io::Result<String>>>>,
 }
 
+impl AtTerminal {
+    /// Whether a person is there to be asked.
+    pub(crate) fn is_possible(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+}
+
 #[async_trait]
 impl Consent for AtTerminal {
     async fn ask(&self, _question: &str) -> Option<bool> {
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        if !self.is_possible() {
             return None;
         }
         let mut reading = self.reading.lock().await;

@@ -1,16 +1,16 @@
 //! Where output goes: JSON to standard output, words for people to standard error.
 
-use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use isokiln_core::exit;
+use isokiln_core::session::Problem;
 use isokiln_engine::definition::DefinitionError;
 use isokiln_engine::kinds::KindError;
 use isokiln_engine::run::RunError;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::Format;
 use crate::{diagnostics, words};
@@ -30,8 +30,13 @@ pub(crate) fn json_line(value: &impl Serialize) {
 
 /// Prints to standard output. A reader who has left, as `head` does, ends the output and nothing else.
 pub(crate) fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// The same for somebody else's output as it is.
+pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
         // Nobody reads any more.
     }
 }
@@ -65,8 +70,8 @@ pub(crate) fn tell(text: &str) {
     drop(stderr.write_all(format!("{text}\n").as_bytes()));
 }
 
-/// Prints an error: what, why, what next.
-pub(crate) fn error(format: Format, error: &RunError) {
+/// An error in all that can be told of it.
+pub(crate) fn problem(error: &RunError) -> Problem {
     let (path, text, mistakes) = match error {
         RunError::Pipeline { path, text, diagnostics } => (Some(path), text.as_str(), Some(diagnostics)),
         RunError::Kind(KindError::Manifest { path, text, diagnostics })
@@ -76,52 +81,43 @@ pub(crate) fn error(format: Format, error: &RunError) {
         _ => (None, "", None),
     };
     let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-    match mistakes {
-        Some(mistakes) => tell(diagnostics::render(&path, text, mistakes).trim_end_matches('\n')),
-        // A failed stage has been told of when it failed.
-        None if matches!(error, RunError::Stage { .. }) => {}
+    let diagnostics = mistakes.iter().flat_map(|mistakes| &mistakes.0).map(|mistake| {
+        let (line, column) = mistake.position(text);
+        json!({
+            "file": path, "line": line, "column": column,
+            "message": mistake.message, "label": mistake.label, "help": mistake.help,
+        })
+    });
+    Problem {
+        message: error.to_string(),
+        causes: error.causes(),
+        hint: error.hint(),
+        diagnostics: diagnostics.collect(),
+        shown: mistakes
+            .map(|mistakes| diagnostics::render(&path, text, mistakes).trim_end_matches('\n').to_owned()),
+        told: matches!(error, RunError::Stage { .. }),
+    }
+}
+
+/// Prints an error: what, why, what next.
+pub(crate) fn error(format: Format, problem: &Problem, exit_code: u8) {
+    match &problem.shown {
+        Some(shown) => tell(shown),
+        None if problem.told => {}
         None => {
-            tell(&format!("{} {error}", words::bad().apply_to("error:")));
-            for cause in causes(error) {
+            tell(&format!("{} {}", words::bad().apply_to("error:"), problem.message));
+            for cause in &problem.causes {
                 tell(&format!("  {} {cause}", words::faint().apply_to("cause:")));
             }
-            if let Some(hint) = error.hint() {
+            if let Some(hint) = &problem.hint {
                 tell(&format!("   {} {hint}", words::calm().apply_to("hint:")));
             }
         }
     }
     if format == Format::Json {
-        let mistakes: Vec<Value> = mistakes
-            .iter()
-            .flat_map(|mistakes| &mistakes.0)
-            .map(|mistake| {
-                let (line, column) = mistake.position(text);
-                json!({
-                    "file": path, "line": line, "column": column,
-                    "message": mistake.message, "label": mistake.label, "help": mistake.help,
-                })
-            })
-            .collect();
+        let Problem { message, causes, hint, diagnostics, .. } = problem;
         json_line(&json!({"error": {
-            "message": error.to_string(),
-            "causes": causes(error),
-            "hint": error.hint(),
-            "exit_code": error.exit_code(),
-            "diagnostics": mistakes,
+            "message": message, "causes": causes, "hint": hint, "exit_code": exit_code, "diagnostics": diagnostics,
         }}));
     }
-}
-
-/// The error's sources, without those that say what another has said already.
-fn causes(error: &RunError) -> Vec<String> {
-    let mut causes: Vec<String> = Vec::new();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let text = inner.to_string();
-        if !error.to_string().contains(&text) && !causes.iter().any(|cause| cause.contains(&text)) {
-            causes.push(text);
-        }
-        source = inner.source();
-    }
-    causes
 }

@@ -141,13 +141,21 @@ impl State {
     fn tell(&mut self, event: &Event) {
         self.record.absorb(event);
         match event {
-            Event::RunStarted { run, pipeline, stages, .. } => {
+            Event::RunStarted { run, pipeline, stages, place, foreground, .. } => {
                 self.width = stages.iter().map(|stage| stage.as_str().len()).max().unwrap_or(0);
                 let text = match pipeline {
                     Some(pipeline) => format!("{pipeline}, {} stages, run {run}", stages.len()),
                     None => format!("boot test, run {run}"),
                 };
                 self.say(&line("Start", &calm(), &text));
+                if let Some(place) = place {
+                    let text = if *foreground {
+                        format!("{place}: the run is this process, and ends with it")
+                    } else {
+                        format!("{place}: the build goes on without it, isokiln attach shows it again")
+                    };
+                    self.say(&line("Session", &faint(), &text));
+                }
             }
             Event::Note { stage, text } => self.say(&line("note", &faint(), &of_stage(stage, text))),
             Event::Warning { stage, text } => self.say(&line("warning", &fair(), &of_stage(stage, text))),

@@ -1,15 +1,20 @@
-//! Ctrl-C and its kin: the first asks a run to stop when its stage is done, the second stops it now.
-
-use std::sync::Arc;
+//! The user's wish to stop, by Ctrl-C and its kin or by a viewer: the first asks a run to stop when its stage is done,
+//! the second stops it now.
 
 use isokiln_core::event::Event;
+use isokiln_core::session::Wish;
 use isokiln_engine::run::Events;
 use isokiln_engine::sandbox::{Cancel, CancelWatch};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
-/// Listens for signals as long as the program runs.
-pub(crate) fn listen(events: Arc<Events>) -> std::io::Result<CancelWatch> {
+/// Listens for signals, and for the wishes of viewers, as long as the program runs. A hang-up means nothing to a process
+/// that has no terminal.
+pub(crate) fn listen(
+    events: Events,
+    mut wishes: mpsc::UnboundedReceiver<Wish>,
+    has_terminal: bool,
+) -> std::io::Result<CancelWatch> {
     let (sender, receiver) = watch::channel(Cancel::No);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -21,7 +26,13 @@ pub(crate) fn listen(events: Arc<Events>) -> std::io::Result<CancelWatch> {
                     Cancel::No => Cancel::Gracefully,
                     Cancel::Gracefully | Cancel::Now => Cancel::Now,
                 },
-                Some(()) = either(&mut terminate, &mut hang_up) => Cancel::Now,
+                Some(()) = terminate.recv() => Cancel::Now,
+                Some(()) = hang_up.recv() => if has_terminal { Cancel::Now } else { Cancel::No },
+                Some(wish) = wishes.recv() => match wish {
+                    Wish::Stop => Cancel::Gracefully,
+                    Wish::StopNow => Cancel::Now,
+                    Wish::Present | Wish::Answer(_) => Cancel::No,
+                },
                 else => return,
             };
             // Wishes only grow.
@@ -36,11 +47,4 @@ pub(crate) fn listen(events: Arc<Events>) -> std::io::Result<CancelWatch> {
         }
     });
     Ok(receiver)
-}
-
-async fn either(one: &mut Signal, other: &mut Signal) -> Option<()> {
-    tokio::select! {
-        signal = one.recv() => signal,
-        signal = other.recv() => signal,
-    }
 }

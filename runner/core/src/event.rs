@@ -7,6 +7,7 @@ use crate::boot::{BootReport, CheckResult, Comparison, Phase};
 use crate::digest::{DiffId, Digest};
 use crate::names::{PipelineName, ProfileName, RunId, StageName};
 use crate::review::{Action, Review};
+use crate::session::Place;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,12 @@ pub enum Event {
         stages: Vec<StageName>,
         /// File name of the ISO that the tested one is compared with.
         baseline: Option<String>,
+        /// Where the command was started; absent where nobody asked.
+        #[serde(default)]
+        place: Option<Place>,
+        /// Whether the run is the command's own process, and ends with it.
+        #[serde(default)]
+        foreground: bool,
     },
     /// Something worth a person's attention.
     Note {
@@ -247,6 +254,12 @@ pub enum Event {
         script_seconds: f64,
         /// What went wrong, where it was not a stage or a boot test.
         error: Option<String>,
+        /// What that comes from, the nearest first.
+        #[serde(default)]
+        causes: Vec<String>,
+        /// What to do about it.
+        #[serde(default)]
+        hint: Option<String>,
     },
 }
 

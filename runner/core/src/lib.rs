@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod record;
 pub mod review;
+pub mod session;
 pub mod suggest;
 mod table;
 pub mod units;

@@ -98,7 +98,7 @@ name!(
     "machine profile"
 );
 name!(
-    /// Identity of one run: its UTC start time and a random suffix, so that names sort by time.
+    /// Identity of one run: its UTC start time down to 1/65536 of a second, so that names sort by time.
     RunId,
     "run id"
 );

@@ -139,7 +139,7 @@ impl RunRecord {
                 cached: *cached,
                 folder: folder.clone(),
             }),
-            Event::RunFinished { exit_code, seconds, script_seconds, error } => {
+            Event::RunFinished { exit_code, seconds, script_seconds, error, .. } => {
                 self.exit_code = Some(*exit_code);
                 self.seconds = *seconds;
                 self.script_seconds = *script_seconds;
@@ -185,6 +185,11 @@ mod tests {
         record
     }
 
+    fn finished(exit_code: u8, script_seconds: f64) -> Event {
+        let (error, hint) = (None, None);
+        Event::RunFinished { exit_code, seconds: 3.0, script_seconds, error, causes: Vec::new(), hint }
+    }
+
     #[test]
     fn a_run_is_summed_up() {
         let base: StageName = "base".parse().unwrap();
@@ -196,6 +201,8 @@ mod tests {
                 pipeline: Some("p".parse().unwrap()),
                 stages: vec![base.clone(), iso.clone()],
                 baseline: None,
+                place: None,
+                foreground: true,
             },
             Event::StageHit { stage: base.clone(), manifest, pinned: false },
             Event::StageStarted { stage: iso.clone(), changed: Vec::new() },
@@ -211,7 +218,7 @@ mod tests {
                 size: 7,
                 digest: Digest::of("iso"),
             },
-            Event::RunFinished { exit_code: 0, seconds: 3.0, script_seconds: 1.0, error: None },
+            finished(0, 1.0),
         ]);
         assert_eq!(record.exit_code, Some(0));
         assert_eq!((record.count(StageState::Hit), record.count(StageState::Done)), (1, 1));
@@ -233,7 +240,7 @@ mod tests {
                 log: "log".into(),
                 tail: Vec::new(),
             },
-            Event::RunFinished { exit_code: 1, seconds: 3.0, script_seconds: 0.0, error: None },
+            finished(1, 0.0),
         ]);
         assert_eq!(record.error.as_deref(), Some("stage base: no mirror"));
         assert_eq!(record.count(StageState::Failed), 1);

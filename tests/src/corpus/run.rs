@@ -27,7 +27,11 @@ pub fn run(workshop: &Workshop<'_>, case: &Case, expected: &Expected) -> Row {
     let (judged, memory) = match workshop.iso(case) {
         Ok(iso) => {
             let tested = test(&iso, &workshop.isokiln_folder(), expected);
-            (of_command(expected, &tested), tested.peak_memory)
+            let judged = of_command(expected, &tested);
+            if !judged.differences.is_empty() {
+                eprintln!("{} on {}:\n{}", case.name, expected.profile, evidence(&tested));
+            }
+            (judged, tested.peak_memory)
         }
         Err(reason) => (broken(format!("the ISO cannot be made: {reason}")), 0),
     };
@@ -53,6 +57,23 @@ fn of_command(expected: &Expected, tested: &Finished) -> Judged {
         Some(report) => judge(expected, report, silence(tested)),
         None => broken(tested.to_string()),
     }
+}
+
+/// What there is to see of a boot that was not judged as expected: its folder may be gone when somebody asks.
+fn evidence(tested: &Finished) -> String {
+    const LINES: usize = 60;
+    let ended = tested.events().into_iter().find(|event| event["event"] == "boot-finished");
+    let Some(folder) = ended.as_ref().and_then(|event| event["folder"].as_str()) else {
+        return tested.to_string();
+    };
+    let mut text = format!("{}\n", ended.as_ref().map_or(String::new(), |event| event["report"].to_string()));
+    for name in ["serial.log", "firmware.log", "qmp.jsonl"] {
+        let said = fs::read(Path::new(folder).join(name)).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let lines: Vec<_> = said.lines().collect();
+        text.push_str(&format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(LINES)..].join("\n")));
+    }
+    text
 }
 
 /// How long the machine had said and shown nothing new when its report was written: evidence is written as it comes.

@@ -8,6 +8,7 @@ mod inspect;
 mod kinds;
 mod plan;
 mod review;
+mod runs;
 mod test;
 
 use std::path::Path;
@@ -16,8 +17,10 @@ use std::sync::Arc;
 
 use clap::Parser;
 use isokiln_core::exit;
+use isokiln_core::session::{Ending, Place, Wish};
 use isokiln_engine::archive::HttpFetch;
-use isokiln_engine::run::{Events, RunError, Session, SystemClock};
+use isokiln_engine::run::{Consent, Events, Hub, Reporter, RunError, Session, SystemClock};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::args::{Cli, Command, Format, Image};
 use crate::consent::AtTerminal;
@@ -53,7 +56,7 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            output::error(format, &error);
+            output::error(format, &output::problem(&error), error.exit_code());
             ExitCode::from(error.exit_code())
         }
     }
@@ -63,6 +66,11 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
     let global = &cli.global;
     match cli.command {
         Command::Build(args) => build::run(global, args).await,
+        Command::Attach(args) => runs::attach(global, &args).await,
+        Command::Status(args) => runs::status(global, &args),
+        Command::Logs(args) => runs::logs(global, &args).await,
+        Command::Cancel(args) => runs::cancel(global, &args).await,
+        Command::Runs => runs::list(global),
         Command::Plan(args) => plan::run(global, &args).await,
         Command::Test(args) => test::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, &args),
@@ -88,14 +96,61 @@ fn tell_waiting(holder: &str) {
 /// The edges that commands use. Builds and tests tell what happens in the format asked for; every other
 /// command tells people, and prints one value. Boot tests' results go to `junit` too.
 fn session(format: Format, junit: Option<&Path>) -> Result<Session, RunError> {
+    let (hub, wishes) = Hub::new();
+    let terminal: Arc<dyn Reporter> = Arc::new(Terminal::new(format));
+    assemble(vec![terminal, Arc::new(hub.clone())], junit, hub, wishes, place(), None)
+}
+
+/// The edges of a supervisor: it tells its viewers, and asks them.
+fn supervised(
+    hub: Hub,
+    wishes: UnboundedReceiver<Wish>,
+    place: Place,
+    junit: Option<&Path>,
+) -> Result<Session, RunError> {
+    assemble(vec![Arc::new(hub.clone())], junit, hub.clone(), wishes, place, Some(Arc::new(hub)))
+}
+
+fn assemble(
+    reporters: Vec<Arc<dyn Reporter>>,
+    junit: Option<&Path>,
+    hub: Hub,
+    wishes: UnboundedReceiver<Wish>,
+    place: Place,
+    viewers: Option<Arc<dyn Consent>>,
+) -> Result<Session, RunError> {
     let clock = Arc::new(SystemClock);
-    let events = Events::new(Arc::new(Terminal::new(format)), clock.clone());
+    let events = Events::new(reporters, clock.clone());
     let events = match junit {
         Some(path) => events.with_junit(path)?,
         None => events,
     };
-    let cancel = signals::listen(Arc::new(events.clone()))
+    let supervised = viewers.is_some();
+    let cancel = signals::listen(events.clone(), wishes, !supervised)
         .map_err(|error| RunError::Network(format!("signals cannot be caught: {error}")))?;
-    let fetch = HttpFetch::new().map_err(RunError::Network)?;
-    Ok(Session { events, cancel, clock, fetch: Arc::new(fetch), consent: Arc::new(AtTerminal::default()) })
+    let fetch = Arc::new(HttpFetch::new().map_err(RunError::Network)?);
+    let consent = viewers.unwrap_or_else(|| Arc::new(AtTerminal::default()));
+    Ok(Session { events, cancel, clock, fetch, consent, hub, place, supervised })
+}
+
+/// Where this command was started.
+fn place() -> Place {
+    let terminal =
+        nix::unistd::ttyname(std::io::stderr()).or_else(|_| nix::unistd::ttyname(std::io::stdin()));
+    let terminal = terminal.ok().map(|path| path.to_string_lossy().into_owned());
+    Place::detect(|name| std::env::var(name).ok(), terminal.as_deref())
+}
+
+/// Tells whoever has attached how a command has ended.
+async fn conclude<T>(
+    hub: &Hub,
+    exit_code: impl FnOnce(&T) -> u8,
+    result: Result<T, RunError>,
+) -> Result<T, RunError> {
+    let ending = match &result {
+        Ok(done) => Ending { exit_code: exit_code(done), problem: None },
+        Err(error) => Ending { exit_code: error.exit_code(), problem: Some(output::problem(error)) },
+    };
+    hub.end(ending).await;
+    result
 }

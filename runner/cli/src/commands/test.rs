@@ -29,7 +29,8 @@ pub(super) async fn run(global: &Global, args: Test) -> Result<u8, RunError> {
     };
     let (wanted, baseline) = (request(args.iso.clone())?, args.baseline.clone().map(request).transpose()?);
     let session = super::session(global.format, args.junit.as_deref())?;
-    let tested = session.test(&global.dir, wanted, baseline).await?;
+    let tested = session.test(&global.dir, wanted, baseline).await;
+    let tested = super::conclude(&session.hub, |tested| tested.exit_code, tested).await?;
     if global.format == Format::Json {
         output::json_line(&tested);
     }

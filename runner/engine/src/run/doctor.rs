@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use isokiln_core::boot::Accelerator;
 use isokiln_core::names::RunId;
+use isokiln_core::session::Logout;
 use isokiln_core::units::show_size;
 use serde::Serialize;
 
 use super::builder_image::builder_system;
 use super::error::RunError;
 use super::guest::ContainerHost;
+use super::logind::logout;
 use super::session::Session;
 use crate::archive::{archive_state, host_sources};
 use crate::boot::find_acceleration;
@@ -64,6 +66,13 @@ impl Session {
         if let Some(engine) = engine {
             findings.extend(self.in_the_engine(&engine).await?);
         }
+        let logout = logout();
+        findings.push(Diagnosis {
+            subject: "logout",
+            state: if logout == Logout::Kills { Health::Fair } else { Health::Good },
+            finding: logout.words().to_owned(),
+            cure: logout.cure().map(str::to_owned),
+        });
         findings.push(disk("disk of the store", free_here(home), home.display().to_string()));
         findings.push(self.until_cancelled(self.mirror()).await?);
         Ok(findings)

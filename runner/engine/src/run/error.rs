@@ -189,6 +189,56 @@ pub enum RunError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// No run was ever begun in the folder.
+    #[error("there is no run here yet")]
+    NoRuns,
+    /// A run on the command line is not known, or not the only one that is called so.
+    #[error("{} {given:?}", if *several { "several runs begin with" } else { "there is no run" })]
+    NoSuchRun {
+        /// As given.
+        given: String,
+        /// Those that may be meant, newest first.
+        known: Vec<String>,
+        /// Whether more than one fits.
+        several: bool,
+    },
+    /// A run that is to be followed or stopped has ended.
+    #[error("run {run} is not running")]
+    NotRunning {
+        /// Its id.
+        run: String,
+    },
+    /// A run goes on, but does not answer.
+    #[error("run {run} does not answer")]
+    NoAnswer {
+        /// Its id.
+        run: String,
+        /// Its process, where it is known.
+        pid: Option<u32>,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The supervisor could not be started.
+    #[error("the build's supervisor cannot be started")]
+    Supervisor(#[source] std::io::Error),
+    /// The supervisor has ended without a word.
+    #[error("the supervisor of {} has ended without a word: {how}", run.as_ref().map_or("the build".to_owned(), |run| format!("run {run}")))]
+    SupervisorGone {
+        /// The run, if it had begun.
+        run: Option<String>,
+        /// How, as far as is known.
+        how: String,
+    },
+    /// A stage on the command line has no log in the run.
+    #[error("stage {stage} has not run in run {run}")]
+    NoLog {
+        /// The stage.
+        stage: String,
+        /// The run.
+        run: String,
+        /// Stages that have.
+        known: Vec<String>,
+    },
     /// The network client cannot be set up.
     #[error("cannot set up the network client: {0}")]
     Network(String),
@@ -235,6 +285,10 @@ impl RunError {
             | Self::NoSuchStage { .. }
             | Self::NoSuchKind { .. }
             | Self::NoSuchProfile { .. }
+            | Self::NoRuns
+            | Self::NoSuchRun { .. }
+            | Self::NotRunning { .. }
+            | Self::NoLog { .. }
             | Self::SameArtifact { .. }
             | Self::Iso { .. } => exit::USAGE,
             Self::Archive { source, .. } if !source.is_network() => exit::USAGE,
@@ -245,9 +299,26 @@ impl RunError {
             | Self::DamagedCheckpoint { .. }
             | Self::RolledBack { .. }
             | Self::Folder { .. }
+            | Self::NoAnswer { .. }
+            | Self::Supervisor(_)
+            | Self::SupervisorGone { .. }
             | Self::Network(_) => exit::NOT_READY,
             Self::Cancelled => exit::CANCELLED,
         }
+    }
+
+    /// The error's sources, the nearest first, without those that say what another has said already.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<String> = Vec::new();
+        let mut source = std::error::Error::source(self);
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !self.to_string().contains(&text) && !causes.iter().any(|cause| cause.contains(&text)) {
+                causes.push(text);
+            }
+            source = inner.source();
+        }
+        causes
     }
 
     /// Whether the engine has gone away.
@@ -274,6 +345,18 @@ impl RunError {
                 let meant = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
                 Some(format!("{meant}valid: {}", known.join(", ")))
             }
+            Self::NoRuns => Some("isokiln build FILE begins one; --dir names the folder that holds them".to_owned()),
+            Self::NoSuchRun { known, .. } if known.is_empty() => None,
+            Self::NoSuchRun { known, .. } => Some(format!("valid: {}", known[..known.len().min(5)].join(", "))),
+            Self::NotRunning { .. } => Some("isokiln runs lists them all".to_owned()),
+            Self::NoAnswer { pid: Some(pid), .. } => {
+                Some(format!("its process is {pid}; kill -TERM {pid} asks it to stop at once"))
+            }
+            Self::SupervisorGone { .. } => Some(
+                "build again: it removes what is left and goes on from the last checkpoint; isokiln runs says what became of the run"
+                    .to_owned(),
+            ),
+            Self::NoLog { known, .. } => Some(format!("valid: {}", known.join(", "))),
             Self::SameArtifact { .. } => {
                 Some("give one of them another name; the kind iso has the option name for that".to_owned())
             }
@@ -315,6 +398,8 @@ impl RunError {
             | Self::NoSuchCheck(_)
             | Self::Iso { .. }
             | Self::Folder { .. }
+            | Self::NoAnswer { .. }
+            | Self::Supervisor(_)
             | Self::Network(_)
             | Self::Cancelled => None,
         }

@@ -24,7 +24,7 @@ pub trait Reporter: Send + Sync {
 /// Where events go.
 #[derive(Clone)]
 pub struct Events {
-    reporter: Arc<dyn Reporter>,
+    reporters: Arc<[Arc<dyn Reporter>]>,
     recorder: Arc<Mutex<Option<Recorder>>>,
     clock: Arc<dyn Clock>,
     /// Where else the boot tests' results go as JUnit XML.
@@ -49,9 +49,9 @@ struct Stamped<'e> {
 }
 
 impl Events {
-    /// Events that are told to `reporter` and, once there is a run, recorded in its folder.
-    pub fn new(reporter: Arc<dyn Reporter>, clock: Arc<dyn Clock>) -> Self {
-        Self { reporter, recorder: Arc::new(Mutex::new(None)), clock, junit: None }
+    /// Events that are told to `reporters` and, once there is a run, recorded in its folder.
+    pub fn new(reporters: impl Into<Arc<[Arc<dyn Reporter>]>>, clock: Arc<dyn Clock>) -> Self {
+        Self { reporters: reporters.into(), recorder: Arc::new(Mutex::new(None)), clock, junit: None }
     }
 
     /// The same, but boot tests' results also go to this file as JUnit XML. Until the run has ended, the file says that
@@ -87,7 +87,9 @@ impl Events {
             tracing::warn!("events are no longer recorded: {error}");
             *slot = None;
         }
-        self.reporter.event(&event);
+        for reporter in self.reporters.iter() {
+            reporter.event(&event);
+        }
     }
 
     /// Something worth a person's attention.

@@ -5,12 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use isokiln_core::digest::Digest;
 use isokiln_core::names::{ProfileName, RunId, StageName};
 
 use super::clock::Clock;
 use super::error::RunError;
-use crate::sandbox::docker::StoreVolume;
+use crate::sandbox::docker::{StoreVolume, owner};
 use crate::store::{Store, WriterLock};
 
 /// `.isokiln/`.
@@ -26,6 +25,12 @@ pub struct RunFolder {
     pub id: RunId,
     path: PathBuf,
 }
+
+/// Nanoseconds in a second, and the parts of it that ids of runs tell apart.
+const SECOND: i128 = 1_000_000_000;
+const TICKS: i128 = 1 << 16;
+/// File in a run's folder that names the process that has the run.
+pub(super) const OWNER: &str = "owner";
 
 /// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
 const OWN: [&str; 7] = ["store", "runs", "review", "acceleration.json", "archive.json", "latest", "lock"];
@@ -92,13 +97,25 @@ impl Home {
 
     /// Makes the folder of a new run.
     pub fn new_run(&self, clock: &dyn Clock) -> Result<RunFolder, RunError> {
-        let now = clock.nanoseconds();
-        let time = jiff::Timestamp::from_second(clock.seconds()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        let salt = Digest::of(format!("{now} {}", std::process::id())).short();
-        let id = format!("{}-{}", time.strftime("%Y%m%d-%H%M%S"), &salt[..4]);
-        let id: RunId = id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
-        let folder = RunFolder { path: self.runs().join(id.as_str()), id };
-        fs::create_dir_all(&folder.path).map_err(|source| folder.error(&folder.path, source))?;
+        let runs = self.runs();
+        fs::create_dir_all(&runs).map_err(|source| RunError::Folder { path: runs.clone(), source })?;
+        let mut now = i128::try_from(clock.nanoseconds()).unwrap_or(0);
+        let folder = loop {
+            let time = jiff::Timestamp::from_nanosecond(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            let tick = now.rem_euclid(SECOND) * TICKS / SECOND;
+            let id = format!("{}-{tick:04x}", time.strftime("%Y%m%d-%H%M%S"));
+            let id: RunId =
+                id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
+            let folder = RunFolder { path: runs.join(id.as_str()), id };
+            match fs::create_dir(&folder.path) {
+                Ok(()) => break folder,
+                // Another has begun within the same tick.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => now += SECOND / TICKS,
+                Err(source) => return Err(folder.error(&folder.path, source)),
+            }
+        };
+        let label = folder.path.join(OWNER);
+        fs::write(&label, owner()).map_err(|source| folder.error(&label, source))?;
         Ok(folder)
     }
 
@@ -143,6 +160,12 @@ impl RunFolder {
     /// The file for events.
     pub(super) fn events(&self) -> Result<File, RunError> {
         let path = self.path.join("events.jsonl");
+        File::create(&path).map_err(|source| self.error(&path, source))
+    }
+
+    /// The file for what the supervisor says that is no event: panics, traces.
+    pub(super) fn supervisor_log(&self) -> Result<File, RunError> {
+        let path = self.path.join("supervisor.log");
         File::create(&path).map_err(|source| self.error(&path, source))
     }
 

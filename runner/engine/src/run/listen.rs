@@ -9,6 +9,7 @@ use isokiln_core::event::{Event, Usage};
 use isokiln_core::names::StageName;
 use isokiln_core::review::{Lines, printable};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::events::Events;
 use crate::sandbox::{Saying, StageOutput};
@@ -40,7 +41,23 @@ pub(super) async fn listen(
     let mut failed = None;
     let mut broken = None;
     let mut latest = Usage::default();
-    while let Some(item) = output.recv().await {
+    loop {
+        let item = match output.try_recv() {
+            Ok(item) => item,
+            // While nothing comes, whoever reads the log finds all that has come.
+            Err(TryRecvError::Empty) => {
+                if broken.is_none()
+                    && let Err(error) = log.flush()
+                {
+                    broken = Some(error);
+                }
+                match output.recv().await {
+                    Some(item) => item,
+                    None => break,
+                }
+            }
+            Err(TryRecvError::Disconnected) => break,
+        };
         match item {
             StageOutput::Log(bytes) => {
                 // The stage goes on though its log cannot: draining keeps it from blocking.

@@ -8,6 +8,7 @@ use isokiln_core::boot::{BootReport, Comparison, Verdict};
 use isokiln_core::event::Event;
 use isokiln_core::exit;
 use isokiln_core::pipeline::ReviewWhen;
+use isokiln_core::session::Place;
 use serde::Serialize;
 
 use super::boot_test::{BootTests, ReportMemory, TestRequest, file_name, test_iso};
@@ -18,6 +19,7 @@ use super::council::council;
 use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder};
+use super::hub::{Hub, Listening};
 use super::mirrors::ArchiveMirrors;
 use super::prepare::{build_context, machine_sources};
 use super::project::Project;
@@ -40,6 +42,12 @@ pub struct Session {
     pub fetch: Arc<dyn Fetch>,
     /// Who is asked before a failed stage is run again.
     pub consent: Arc<dyn Consent>,
+    /// Who else watches runs, and may stop them.
+    pub hub: Hub,
+    /// Where the command was started.
+    pub place: Place,
+    /// Whether this process has a session of its own, and another one watches it.
+    pub supervised: bool,
 }
 
 /// Whether a build's ISO is tested.
@@ -92,9 +100,8 @@ impl Session {
             options.parallel = Some(Budget::new(facts.cpus, facts.memory).stages());
         }
         let home = &Home::open(root)?;
-        self.sweep(&engine).await?;
-        let _lock = self.lock(home).await?;
-        let run = self.begin(
+        self.sweep(&engine, home).await?;
+        let (run, _listening) = self.begin(
             home,
             Some(&project),
             &project.pipeline.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
@@ -103,6 +110,8 @@ impl Session {
         let mut script_seconds = 0.0;
         let is_partial = options.until.is_some();
         let result = async {
+            let _lock = self.lock(home).await?;
+            home.set_latest(&run);
             // First of all: what the archive is may have to be asked of the image.
             let image = self.ensure_image(&engine, None, false, &run.id).await?;
             let context = build_context(home, &project, &engine, Some(&image), &*self.fetch, &self.events);
@@ -209,8 +218,9 @@ impl Session {
         }
         let engine = self.engine().await?;
         let home = &Home::open(root)?;
-        self.sweep(&engine).await?;
-        let run = self.begin(home, None, &[], baseline.as_ref().map(|baseline| baseline.name.clone()))?;
+        self.sweep(&engine, home).await?;
+        let (run, _listening) =
+            self.begin(home, None, &[], baseline.as_ref().map(|baseline| baseline.name.clone()))?;
         let result = async {
             let image = self.ensure_image(&engine, None, false, &run.id).await?;
             let sandbox =
@@ -299,11 +309,16 @@ impl Session {
     }
 
     /// Removes what killed processes have left.
-    async fn sweep(&self, engine: &Engine) -> Result<(), RunError> {
+    async fn sweep(&self, engine: &Engine, home: &Home) -> Result<(), RunError> {
         let gone =
             sweep(engine).await.map_err(RunError::sandbox("what earlier runs left cannot be removed"))?;
         for leftover in gone {
             self.events.warn(format!("removed {} {} of a run that was killed", leftover.kind, leftover.name));
+        }
+        for view in home.run_views() {
+            if view.sweep_socket() {
+                self.events.warn(format!("removed the socket of run {}, which was killed", view.name()));
+            }
         }
         Ok(())
     }
@@ -314,29 +329,39 @@ impl Session {
         project: Option<&Project>,
         stages: &[isokiln_core::names::StageName],
         baseline: Option<String>,
-    ) -> Result<RunFolder, RunError> {
+    ) -> Result<(RunFolder, Option<Listening>), RunError> {
         let run = home.new_run(&*self.clock)?;
-        if project.is_some() {
-            home.set_latest(&run);
+        if self.supervised {
+            let log = run.supervisor_log()?;
+            nix::unistd::dup2_stderr(&log).map_err(|error| run.error(run.path(), error.into()))?;
         }
+        let listening = self.hub.listen(run.path());
         self.events.record_to(&run)?;
         self.events.emit(Event::RunStarted {
             run: run.id.clone(),
             pipeline: project.map(|project| project.pipeline.name.clone()),
             stages: stages.to_vec(),
             baseline,
+            place: Some(self.place),
+            foreground: !self.supervised,
         });
-        Ok(run)
+        if let Err(error) = &listening {
+            self.events.warn(format!("isokiln attach and cancel do not reach this run: {error}"));
+        }
+        Ok((run, listening.ok()))
     }
 
     fn end(&self, started: Instant, script_seconds: f64, result: Result<u8, &RunError>) {
-        let (exit_code, error) = match result {
-            Ok(code) => (code, None),
-            // A failed stage has told for itself.
-            Err(error @ RunError::Stage { .. }) => (error.exit_code(), None),
-            Err(error) => (error.exit_code(), Some(error.to_string())),
-        };
-        let seconds = started.elapsed().as_secs_f64();
-        self.events.emit(Event::RunFinished { exit_code, seconds, script_seconds, error });
+        let exit_code = result.unwrap_or_else(|error| error.exit_code());
+        // A failed stage has told for itself.
+        let error = result.err().filter(|error| !matches!(error, RunError::Stage { .. }));
+        self.events.emit(Event::RunFinished {
+            exit_code,
+            seconds: started.elapsed().as_secs_f64(),
+            script_seconds,
+            error: error.map(RunError::to_string),
+            causes: error.map(RunError::causes).unwrap_or_default(),
+            hint: error.and_then(RunError::hint),
+        });
     }
 }

@@ -51,10 +51,9 @@ pub(super) enum Expected {
 const BOOT: Duration = Duration::from_secs(420);
 /// A login prompt shows that the boot is over; the probe should have spoken long before.
 const PROBE_AFTER_LOGIN: Duration = Duration::from_secs(45);
-/// A machine on which nothing moves for so long does not move any more. Stretched little: a dead ISO is to be
-/// called dead within a minute.
-const STILL: Duration = Duration::from_secs(40);
-const STILL_STRETCHED: f64 = 1.3;
+/// A machine on which nothing moves for so long does not move any more. Linux gives a disk 30 seconds to answer, and then
+/// resets it, before it goes on; a dead ISO is to be called dead within a minute.
+const STILL: Duration = Duration::from_secs(52);
 /// How long a program that is not Linux may draw on the screen.
 const DRAWING: Duration = Duration::from_secs(60);
 const DRAWING_LINUX: Duration = Duration::from_secs(300);
@@ -110,7 +109,6 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(scale: f64, holds_linux: bool, probe: Expected) -> Self {
-        let still = STILL.mul_f64(scale.min(STILL_STRETCHED));
         Self {
             started: Instant::now(),
             scale,
@@ -126,7 +124,7 @@ impl Watch {
             wired: false,
             asks: false,
             is_probed: false,
-            scene: Scene::new(still),
+            scene: Scene::new(STILL),
             last_words: Vec::new(),
         }
     }

@@ -134,7 +134,8 @@ impl Bench {
         self.seen.0.send_replace(Vec::new());
         let run = self.home.new_run(&*self.clock).unwrap();
         let folder = run.path().to_owned();
-        let events = Events::new(self.seen.clone(), self.clock.clone());
+        let seen: Arc<dyn Reporter> = self.seen.clone();
+        let events = Events::new([seen], self.clock.clone());
         events.record_to(&run).unwrap();
         let project = self.project();
         let context = BuildContext {

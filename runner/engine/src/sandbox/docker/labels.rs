@@ -26,14 +26,14 @@ pub(super) fn labels(run: &RunId, purpose: &str) -> HashMap<String, String> {
 }
 
 /// This process, in words that stay unique after it is gone.
-pub(super) fn owner() -> String {
+pub(crate) fn owner() -> String {
     let pid = std::process::id();
     format!("{} {} {pid} {}", boot_id(), pid_namespace(), start_time(pid).unwrap_or_default())
 }
 
 /// Whether a container's maker may still be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OwnerState {
+pub(crate) enum OwnerState {
     /// It runs.
     Alive,
     /// It has ended.
@@ -43,7 +43,7 @@ pub(super) enum OwnerState {
 }
 
 /// Looks for the process that an owner label names.
-pub(super) fn owner_state(label: &str) -> OwnerState {
+pub(crate) fn owner_state(label: &str) -> OwnerState {
     let mut words = label.split(' ');
     let (Some(boot), Some(namespace), Some(pid), Some(start)) =
         (words.next(), words.next(), words.next(), words.next())
@@ -57,6 +57,11 @@ pub(super) fn owner_state(label: &str) -> OwnerState {
         Some(now) if now == start => OwnerState::Alive,
         _ => OwnerState::Gone,
     }
+}
+
+/// Id of the process that an owner label names, where it runs here.
+pub(crate) fn owner_process(label: &str) -> Option<u32> {
+    label.split(' ').nth(2)?.parse().ok()
 }
 
 fn boot_id() -> String {

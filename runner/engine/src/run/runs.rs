@@ -1,0 +1,282 @@
+//! The runs of a folder: which there are, what each does or came to, and speaking with those that go on.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use isokiln_core::event::Event;
+use isokiln_core::exit;
+use isokiln_core::names::StageName;
+use isokiln_core::record::{RunRecord, StageState};
+use isokiln_core::session::Place;
+use serde::{Deserialize, Serialize};
+
+use super::clock::Clock;
+use super::error::RunError;
+use super::home::Home;
+use super::hub;
+use crate::sandbox::docker::{OwnerState, owner_process, owner_state};
+
+/// What has become of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// It goes on.
+    Running,
+    /// All went well.
+    Finished,
+    /// It ended with an error, a failed or an undecided boot test.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// Its process is gone without a word: killed, or the machine went down.
+    Killed,
+    /// Its process cannot be seen from here.
+    Elsewhere,
+}
+
+/// A run, as far as it has come.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// What has become of it.
+    pub state: RunState,
+    /// The process that has it, while it runs.
+    pub pid: Option<u32>,
+    /// When it began, in UTC (RFC 3339).
+    pub started: Option<String>,
+    /// Seconds since it began, as long as it runs; of one that is over, see the record.
+    #[serde(skip)]
+    pub seconds: f64,
+    /// Where the command was started.
+    pub place: Option<Place>,
+    /// Whether the build is the command's own process.
+    pub foreground: bool,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it came to so far.
+    #[serde(flatten)]
+    pub record: RunRecord,
+    /// All its stages, in order.
+    pub planned: Vec<StageName>,
+    /// What it does at the moment.
+    pub doing: Vec<Doing>,
+    /// What a person is asked.
+    pub question: Option<String>,
+}
+
+/// Something that a run does at the moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Doing {
+    /// The stage, or the machine of a boot test.
+    pub name: String,
+    /// Seconds since it began.
+    pub seconds: f64,
+    /// Its latest words.
+    pub words: String,
+}
+
+/// A line of `events.jsonl`.
+#[derive(Deserialize)]
+struct Recorded {
+    time: String,
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// Bytes at a log's end among which its last line is looked for.
+const TAIL: u64 = 4096;
+
+/// A run's folder, read without a claim to it.
+#[derive(Debug, Clone)]
+pub struct RunView {
+    folder: PathBuf,
+}
+
+impl Home {
+    /// All runs, oldest first.
+    pub fn run_views(&self) -> Vec<RunView> {
+        self.run_folders().into_iter().map(|folder| RunView { folder }).collect()
+    }
+
+    /// The run that is meant: by its id or the beginning of it; otherwise the newest that goes on, otherwise the newest.
+    pub fn run_view(&self, given: Option<&str>) -> Result<RunView, RunError> {
+        let mut views = self.run_views();
+        let Some(given) = given else {
+            let newest = views.len().checked_sub(1).ok_or(RunError::NoRuns)?;
+            let running =
+                views.iter().rposition(|view| view.owner() == Some(OwnerState::Alive) && view.goes_on());
+            return Ok(views.swap_remove(running.unwrap_or(newest)));
+        };
+        let matching = |exactly: bool| {
+            let fits = |name: &str| if exactly { name == given } else { name.starts_with(given) };
+            views.iter().filter(|view| fits(&view.name())).cloned().collect::<Vec<_>>()
+        };
+        let found = Some(matching(true)).filter(|found| !found.is_empty()).unwrap_or_else(|| matching(false));
+        match <[RunView; 1]>::try_from(found) {
+            Ok([view]) => Ok(view),
+            Err(found) => {
+                let known = if found.is_empty() { &views } else { &found };
+                let known = known.iter().rev().map(RunView::name).collect();
+                Err(RunError::NoSuchRun { given: given.to_owned(), known, several: !found.is_empty() })
+            }
+        }
+    }
+}
+
+impl RunView {
+    /// The run's id.
+    pub fn name(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The process that made it; absent where a run is older than isokiln's knowing that.
+    fn owner(&self) -> Option<OwnerState> {
+        Some(owner_state(self.owner_label()?.trim()))
+    }
+
+    fn owner_label(&self) -> Option<String> {
+        fs::read_to_string(self.folder.join(super::home::OWNER)).ok()
+    }
+
+    /// Whether it has not ended by itself.
+    fn goes_on(&self) -> bool {
+        let record = fs::read(self.folder.join("run.json")).ok();
+        let record: Option<RunRecord> = record.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        record.is_none_or(|record| record.exit_code.is_none())
+    }
+
+    /// Its events so far, with when each was. A line that was cut short by a crash is none, nor is one of another
+    /// version that this one does not know.
+    fn recorded(&self) -> impl Iterator<Item = Recorded> + use<> {
+        let lines =
+            fs::File::open(self.folder.join("events.jsonl")).ok().map(|file| BufReader::new(file).lines());
+        lines.into_iter().flatten().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
+    }
+
+    /// Its events so far.
+    pub fn events(&self) -> impl Iterator<Item = Event> + use<> {
+        self.recorded().map(|recorded| recorded.event)
+    }
+
+    /// Speaks with the process that has it.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        hub::connect(&self.folder)
+    }
+
+    /// Path of a stage's log.
+    pub fn log(&self, stage: &StageName) -> PathBuf {
+        self.folder.join("stages").join(stage.as_str()).join("log")
+    }
+
+    /// Removes the socket of a process that was killed; tells whether there was one.
+    pub(super) fn sweep_socket(&self) -> bool {
+        self.owner() == Some(OwnerState::Gone)
+            && hub::socket_of(&self.folder).is_some_and(|socket| fs::remove_file(socket).is_ok())
+    }
+
+    /// How far it is.
+    pub fn report(&self, clock: &dyn Clock) -> RunReport {
+        let mut record = RunRecord::default();
+        let (mut started, mut place, mut foreground, mut planned) = (None, None, false, Vec::new());
+        let mut doing: Vec<(String, String)> = Vec::new();
+        let mut words: Vec<(String, String)> = Vec::new();
+        let mut question = None;
+        for Recorded { time, event } in self.recorded() {
+            record.absorb(&event);
+            let ended =
+                |doing: &mut Vec<(String, String)>, name: &str| doing.retain(|(other, _)| other != name);
+            match event {
+                Event::RunStarted { place: of, foreground: is_foreground, stages, .. } => {
+                    (started, place, foreground, planned) = (Some(time), of, is_foreground, stages);
+                }
+                Event::StageStarted { stage, .. } => {
+                    question = None;
+                    doing.push((stage.to_string(), time));
+                }
+                Event::StageProgress { stage, text } | Event::Note { stage: Some(stage), text } => {
+                    words.push((stage.to_string(), text))
+                }
+                Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } => {
+                    question = None;
+                    ended(&mut doing, stage.as_str());
+                }
+                Event::StageRecovering { stage, .. } => {
+                    question = None;
+                    ended(&mut doing, stage.as_str());
+                }
+                Event::Asking { question: asked, .. } => question = Some(asked),
+                Event::BootStarted { profile, .. } => doing.push((profile.to_string(), time)),
+                Event::BootPhase { profile, phase, .. } => {
+                    words.push((profile.to_string(), phase.name().to_owned()))
+                }
+                Event::BootFinished { report, .. } => ended(&mut doing, report.profile.as_str()),
+                _ => {}
+            }
+        }
+        let state = match (record.exit_code, self.owner()) {
+            (Some(exit::OK), _) => RunState::Finished,
+            (Some(exit::CANCELLED), _) => RunState::Cancelled,
+            (Some(_), _) => RunState::Failed,
+            (None, Some(OwnerState::Alive)) => RunState::Running,
+            (None, Some(OwnerState::Gone)) => RunState::Killed,
+            (None, Some(OwnerState::Unknown) | None) => RunState::Elsewhere,
+        };
+        let is_running = state == RunState::Running;
+        let now =
+            jiff::Timestamp::from_nanosecond(clock.nanoseconds().try_into().unwrap_or(0)).unwrap_or_default();
+        let since = |time: &str| {
+            let since = time.parse::<jiff::Timestamp>().unwrap_or(now);
+            now.duration_since(since).as_secs_f64().max(0.0)
+        };
+        let seconds = started.as_deref().map(since).unwrap_or_default();
+        let doing = doing.into_iter().filter(|_| is_running).map(|(name, began)| {
+            let latest = words.iter().rev().find(|(other, _)| *other == name).map(|(_, words)| words.clone());
+            let words = latest.or_else(|| last_line(&self.log(&name.parse().ok()?))).unwrap_or_default();
+            Doing { seconds: since(&began), name, words }
+        });
+        RunReport {
+            state,
+            pid: self.owner_label().filter(|_| is_running).and_then(|label| owner_process(label.trim())),
+            seconds,
+            started,
+            place,
+            foreground,
+            folder: self.folder.clone(),
+            planned,
+            doing: doing.collect(),
+            question: question.filter(|_| is_running),
+            record,
+        }
+    }
+
+    /// The stage whose log is of interest: the one that runs, otherwise the one that failed, otherwise the last one.
+    pub fn stage_of_interest(&self) -> Option<StageName> {
+        let mut record = RunRecord::default();
+        self.events().for_each(|event| record.absorb(&event));
+        let last = |state: Option<StageState>| {
+            let mut stages = record.stages.iter().rev();
+            stages.find(|stage| state.map_or(stage.state != StageState::Hit, |state| stage.state == state))
+        };
+        let found =
+            last(Some(StageState::Started)).or_else(|| last(Some(StageState::Failed))).or_else(|| last(None));
+        found.map(|stage| stage.stage.clone())
+    }
+}
+
+/// The last line of a log that holds anything.
+fn last_line(path: &Path) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
+}

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isokiln_core::boot::Verdict;
@@ -28,6 +28,8 @@ pub(crate) struct Terminal {
 }
 
 struct State {
+    /// When what is being told was, in seconds since 1970.
+    at: f64,
     bar: Option<ProgressBar>,
     is_terminal: bool,
     /// What is going on: stage or boot test, since when, and its latest words.
@@ -52,6 +54,7 @@ impl Terminal {
     pub(crate) fn new(format: Format) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let state = State {
+            at: 0.0,
             bar: None,
             is_terminal,
             current: None,
@@ -65,11 +68,12 @@ impl Terminal {
 }
 
 impl Reporter for Terminal {
-    fn event(&self, event: &Event) {
+    fn event(&self, event: &Event, at: f64) {
         if self.format == Format::Json && !event.is_ephemeral() {
             output::json_line(event);
         }
         if let Ok(mut state) = self.state.lock() {
+            state.at = at;
             state.tell(event);
         }
     }
@@ -85,9 +89,12 @@ impl State {
 
     fn begin(&mut self, name: &str, words: &str) {
         let now = Instant::now();
+        // What is told to a late viewer began before.
+        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() - self.at;
+        let age = Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default();
         self.current = Some(Current {
             name: name.to_owned(),
-            since: now,
+            since: now.checked_sub(age).unwrap_or(now),
             told: now,
             usage: Usage::default(),
             words: words.to_owned(),

@@ -62,9 +62,9 @@ pub(crate) async fn watch(stream: StdStream, format: Format, purpose: Purpose) -
             line = news.next_line() => match line.ok().flatten() {
                 None => return Ok(Seen::Lost(viewer.run)),
                 Some(line) => match serde_json::from_str(&line) {
-                    Ok(News::Event(event)) => {
+                    Ok(News::Event { at, event }) => {
                         let begins = matches!(event, Event::RunStarted { .. });
-                        viewer.event(&event);
+                        viewer.event(&event, at);
                         if begins && purpose == Purpose::Begin {
                             return Ok(Seen::Left(None));
                         }
@@ -118,8 +118,8 @@ impl Viewer {
         }
     }
 
-    fn event(&mut self, event: &Event) {
-        self.terminal.event(event);
+    fn event(&mut self, event: &Event, at: f64) {
+        self.terminal.event(event, at);
         let withdrawn = match event {
             Event::RunStarted { run, .. } => {
                 self.run = Some(run.clone());

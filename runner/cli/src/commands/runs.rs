@@ -63,8 +63,8 @@ pub(super) async fn attach(global: &Global, args: &Attach) -> Result<u8, RunErro
 fn replay(format: Format, view: &RunView, report: &RunReport) -> Result<u8, RunError> {
     let terminal = Terminal::new(format);
     let mut problem = None;
-    for event in view.events() {
-        terminal.event(&event);
+    for (at, event) in view.events() {
+        terminal.event(&event, at);
         if let Event::RunFinished { error: Some(message), causes, hint, .. } = event {
             problem = Some(Problem { message, causes, hint, ..Problem::default() });
         }
@@ -228,7 +228,7 @@ pub(super) async fn cancel(global: &Global, args: &CancelRun) -> Result<u8, RunE
     let mut lines = BufReader::new(reader).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
-            Ok(News::Event(Event::Cancelling { .. })) if !args.now => {
+            Ok(News::Event { event: Event::Cancelling { .. }, .. }) if !args.now => {
                 output::print(&format!(
                     "run {run} stops when the stage in progress is done; --now does not wait\n"
                 ));

@@ -17,7 +17,12 @@ pub use place::{Kind, Multiplexer, Place};
 #[serde(rename_all = "kebab-case")]
 pub enum News {
     /// Something happened.
-    Event(Event),
+    Event {
+        /// When: seconds since 1970.
+        at: f64,
+        /// What.
+        event: Event,
+    },
     /// The command has ended; nothing follows.
     Ended(Ending),
 }
@@ -71,7 +76,7 @@ mod tests {
         let event = Event::Note { stage: None, text: "two\nlines".into() };
         let ending =
             Ending { exit_code: 3, problem: Some(Problem { message: "no".into(), ..Problem::default() }) };
-        for news in [News::Event(event), News::Ended(ending)] {
+        for news in [News::Event { at: 1.5, event }, News::Ended(ending)] {
             let line = serde_json::to_string(&news).unwrap();
             assert!(!line.contains('\n'), "{line}");
             assert_eq!(serde_json::from_str::<News>(&line).unwrap(), news);

@@ -17,8 +17,8 @@ use super::results::write_junit;
 
 /// Someone who watches a run: the terminal, or a program that reads JSON.
 pub trait Reporter: Send + Sync {
-    /// Is told of every event, from any thread, in order.
-    fn event(&self, event: &Event);
+    /// Is told of every event, from any thread, in order; `at` is when it was, in seconds since 1970.
+    fn event(&self, event: &Event, at: f64);
 }
 
 /// Where events go.
@@ -79,16 +79,17 @@ impl Events {
 
     /// Something happened.
     pub fn emit(&self, event: Event) {
+        let now = self.clock.nanoseconds();
         if !event.is_ephemeral()
             && let Ok(mut slot) = self.recorder.lock()
             && let Some(recorder) = slot.as_mut()
-            && let Err(error) = recorder.take(&event, self.clock.nanoseconds())
+            && let Err(error) = recorder.take(&event, now)
         {
             tracing::warn!("events are no longer recorded: {error}");
             *slot = None;
         }
         for reporter in self.reporters.iter() {
-            reporter.event(&event);
+            reporter.event(&event, now as f64 / 1e9);
         }
     }
 

@@ -187,11 +187,11 @@ impl Hub {
 }
 
 impl Reporter for Hub {
-    fn event(&self, event: &Event) {
+    fn event(&self, event: &Event, at: f64) {
         if !event.is_ephemeral() {
-            self.add(News::Event(event.clone()));
+            self.add(News::Event { at, event: event.clone() });
         } else if self.0.live.receiver_count() > 0
-            && let Some(line) = line(&News::Event(event.clone()))
+            && let Some(line) = line(&News::Event { at, event: event.clone() })
         {
             drop(self.0.live.send(line));
         }
@@ -244,6 +244,10 @@ mod tests {
         Event::Note { stage: None, text: text.to_owned() }
     }
 
+    fn told(text: &str) -> News {
+        News::Event { at: 1.0, event: note(text) }
+    }
+
     fn output(text: &str) -> Event {
         Event::StageLine { stage: "base".parse().unwrap(), text: text.to_owned() }
     }
@@ -276,15 +280,15 @@ mod tests {
             tokio::spawn(all(UnixStream::from_std(stream).unwrap()))
         };
         let early = viewer();
-        hub.event(&note("one"));
+        hub.event(&note("one"), 1.0);
         let late = viewer();
         // Both are known before the end.
         while hub.0.grown.receiver_count() < 2 {
             tokio::task::yield_now().await;
         }
-        hub.event(&note("two"));
+        hub.event(&note("two"), 1.0);
         hub.end(ended()).await;
-        let expected = [News::Event(note("one")), News::Event(note("two")), News::Ended(ended())];
+        let expected = [told("one"), told("two"), News::Ended(ended())];
         assert_eq!(early.await.unwrap(), expected);
         assert_eq!(late.await.unwrap(), expected);
         assert!(socket_of(&folder).is_some());
@@ -298,9 +302,9 @@ mod tests {
         let (theirs, ours) = UnixStream::pair().unwrap();
         hub.serve(ours);
         for number in 0..20_000 {
-            hub.event(&output(&format!("line {number}")));
+            hub.event(&output(&format!("line {number}")), 1.0);
             if number % 1000 == 0 {
-                hub.event(&note(&number.to_string()));
+                hub.event(&note(&number.to_string()), 1.0);
                 tokio::task::yield_now().await;
             }
         }
@@ -310,7 +314,8 @@ mod tests {
         });
         let news = all(theirs).await;
         ending.await.unwrap();
-        let notes = news.iter().filter(|news| matches!(news, News::Event(Event::Note { .. }))).count();
+        let notes =
+            news.iter().filter(|news| matches!(news, News::Event { event: Event::Note { .. }, .. })).count();
         assert_eq!(notes, 20);
         assert!(news.len() < 20_000, "nothing was dropped of {}", news.len());
         assert_eq!(news.last(), Some(&News::Ended(ended())));
@@ -321,7 +326,7 @@ mod tests {
         let (hub, _wished) = Hub::new();
         let (_theirs, ours) = UnixStream::pair().unwrap();
         hub.serve(ours);
-        hub.event(&note(&"much".repeat(1 << 20)));
+        hub.event(&note(&"much".repeat(1 << 20)), 1.0);
         hub.end(ended()).await;
     }
 

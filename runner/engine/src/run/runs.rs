@@ -159,9 +159,12 @@ impl RunView {
         lines.into_iter().flatten().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
     }
 
-    /// Its events so far.
-    pub fn events(&self) -> impl Iterator<Item = Event> + use<> {
-        self.recorded().map(|recorded| recorded.event)
+    /// Its events so far, each with when it was, in seconds since 1970.
+    pub fn events(&self) -> impl Iterator<Item = (f64, Event)> + use<> {
+        self.recorded().map(|Recorded { time, event }| {
+            let time = time.parse::<jiff::Timestamp>().unwrap_or_default();
+            (time.as_nanosecond() as f64 / 1e9, event)
+        })
     }
 
     /// Speaks with the process that has it.
@@ -258,7 +261,7 @@ impl RunView {
     /// The stage whose log is of interest: the one that runs, otherwise the one that failed, otherwise the last one.
     pub fn stage_of_interest(&self) -> Option<StageName> {
         let mut record = RunRecord::default();
-        self.events().for_each(|event| record.absorb(&event));
+        self.events().for_each(|(_, event)| record.absorb(&event));
         let last = |state: Option<StageState>| {
             let mut stages = record.stages.iter().rev();
             stages.find(|stage| state.map_or(stage.state != StageState::Hit, |state| stage.state == state))

@@ -330,7 +330,7 @@ impl Seen {
 }
 
 impl Reporter for Seen {
-    fn event(&self, event: &Event) {
+    fn event(&self, event: &Event, _at: f64) {
         self.0.send_modify(|events| events.push(event.clone()));
     }
 }

@@ -85,6 +85,7 @@ pub struct Edges {
 
 /// A build in progress.
 pub struct Build {
+    pub(super) home: Home,
     pub(super) store: Store,
     pub(super) run: RunFolder,
     pub(super) project: Project,
@@ -132,6 +133,7 @@ impl Build {
         let store = home.store()?;
         let reviewer = Reviewer::new(home, &run, &project, edges.council, edges.events.clone())?;
         Ok(Self {
+            home: home.clone(),
             store,
             run,
             project,

@@ -1,17 +1,22 @@
-//! isokiln's folder in a project: `.isokiln/`, with the store, the runs and the lock.
+//! isokiln's folder in a project: `.isokiln/`, with the store, the runs and the locks.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use isokiln_core::digest::Digest;
+use isokiln_core::keep::Keep;
 use isokiln_core::names::{ProfileName, RunId, StageName};
 
 use super::clock::Clock;
 use super::error::RunError;
+use crate::definition::Definition;
+use crate::guard::FolderGuard;
 use crate::sandbox::docker::StoreVolume;
-use crate::store::{Store, WriterLock};
+use crate::store::{Store, Writer, WriterLock, make_folders};
 
 /// `.isokiln/`.
 #[derive(Debug, Clone)]
@@ -19,21 +24,24 @@ pub struct Home {
     root: PathBuf,
 }
 
-/// `.isokiln/runs/ID/`.
+/// `.isokiln/runs/ID/`, of a run that lives as long as this does.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     /// The run.
     pub id: RunId,
     path: PathBuf,
+    /// By it others know that the run lives.
+    _life: Arc<FolderGuard>,
 }
 
 /// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
-const OWN: [&str; 7] = ["store", "runs", "review", "acceleration.json", "archive.json", "latest", "lock"];
+const OWN: [&str; 9] =
+    ["store", "runs", "review", "acceleration.json", "archive.json", "latest", "latest.new", "locks", "lock"];
 
 impl Home {
     /// The folder, made if need be.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        let made = fs::create_dir_all(root).and_then(|()| fs::canonicalize(root));
+        let made = make_folders(root).and_then(|()| fs::canonicalize(root));
         let root = made.map_err(|source| RunError::Folder { path: root.to_owned(), source })?;
         Ok(Self { root })
     }
@@ -59,10 +67,15 @@ impl Home {
         Store::open(self.root.join("store")).map_err(RunError::store("the store cannot be opened"))
     }
 
-    /// Waits for the right to write to the store; `waiting` is told who has it.
-    pub fn lock(&self, waiting: impl FnOnce(&str)) -> Result<WriterLock, RunError> {
-        WriterLock::take(&self.root.join("lock"), waiting)
-            .map_err(RunError::store("the store cannot be locked"))
+    /// Waits for the right to write to the store; `waiting` is told who has it, in words that follow "waiting for".
+    pub fn lock(&self, writer: &Writer, waiting: impl FnMut(&str)) -> Result<WriterLock, RunError> {
+        WriterLock::take(&self.root, writer, waiting).map_err(RunError::store("the store cannot be locked"))
+    }
+
+    /// What the user wants to stay when the store is collected: `keep.toml`, or the defaults where there is none.
+    pub fn keep(&self) -> Result<Keep, RunError> {
+        let file = Definition::at(&self.root.join("keep.toml"))?;
+        Ok(file.map_or_else(|| Ok(Keep::default()), |file| file.read(|_, text| Keep::parse(text)))?)
     }
 
     /// What belongs to this folder inside the engine.
@@ -92,22 +105,47 @@ impl Home {
 
     /// Makes the folder of a new run.
     pub fn new_run(&self, clock: &dyn Clock) -> Result<RunFolder, RunError> {
-        let now = clock.nanoseconds();
-        let time = jiff::Timestamp::from_second(clock.seconds()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        let salt = Digest::of(format!("{now} {}", std::process::id())).short();
-        let id = format!("{}-{}", time.strftime("%Y%m%d-%H%M%S"), &salt[..4]);
-        let id: RunId = id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
-        let folder = RunFolder { path: self.runs().join(id.as_str()), id };
-        fs::create_dir_all(&folder.path).map_err(|source| folder.error(&folder.path, source))?;
-        Ok(folder)
+        let runs = self.runs();
+        let failed = |path: &Path, source| RunError::Folder { path: path.to_owned(), source };
+        fs::create_dir_all(&runs).map_err(|source| failed(&runs, source))?;
+        let _nobody_counts_runs = self.hold_runs()?;
+        loop {
+            let now = clock.nanoseconds();
+            let time = jiff::Timestamp::from_second(clock.seconds()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            let salt = Digest::of(format!("{now} {}", std::process::id())).short();
+            let id = format!("{}-{}", time.strftime("%Y%m%d-%H%M%S"), &salt[..4]);
+            let id: RunId =
+                id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
+            let path = runs.join(id.as_str());
+            match fs::create_dir(&path).and_then(|()| FolderGuard::take(&path)) {
+                Ok(life) => return Ok(RunFolder { id, path, _life: Arc::new(life) }),
+                // Another run of this moment has the same.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(failed(&path, source)),
+            }
+        }
+    }
+
+    /// While this is held, no run begins.
+    pub(super) fn hold_runs(&self) -> Result<FolderGuard, RunError> {
+        let runs = self.runs();
+        FolderGuard::take(&runs).map_err(|source| RunError::Folder { path: runs, source })
+    }
+
+    /// The runs that live: builds and boot tests, of whatever process.
+    pub(super) fn living_runs(&self) -> BTreeSet<RunId> {
+        let folders = self.run_folders().into_iter().filter(|folder| FolderGuard::is_taken(folder));
+        folders.filter_map(|folder| folder.file_name()?.to_str()?.parse().ok()).collect()
     }
 
     /// Points `latest` at the folder of a build.
     pub(super) fn set_latest(&self, run: &RunFolder) {
         // Convenience only: a file system without links does without.
-        let latest = self.root.join("latest");
-        drop(fs::remove_file(&latest));
-        drop(std::os::unix::fs::symlink(Path::new("runs").join(run.id.as_str()), latest));
+        let new = self.root.join("latest.new");
+        drop(fs::remove_file(&new));
+        // Where two builds begin at the same time, either is the newest.
+        drop(std::os::unix::fs::symlink(Path::new("runs").join(run.id.as_str()), &new));
+        drop(fs::rename(&new, self.root.join("latest")));
     }
 
     /// Folders of all runs, oldest first.

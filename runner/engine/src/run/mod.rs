@@ -39,7 +39,7 @@ mod unpack;
 pub use boot_test::TestRequest;
 pub use build::{Build, BuildOptions, Edges, Outcome};
 pub use checkpoints::{RollbackReport, rollback, unpin};
-pub use clean::{CleanReport, verify};
+pub use clean::{CleanReport, Collected, verify};
 pub use clock::{Clock, SystemClock};
 pub use consult::{About, read_log, review_log};
 pub use council::council;

@@ -26,7 +26,7 @@ use super::results::compare;
 use crate::archive::Fetch;
 use crate::sandbox::docker::{BuilderImage, DockerSandbox, Engine, Route, remove_own, sweep};
 use crate::sandbox::{CancelWatch, cancelled};
-use crate::store::WriterLock;
+use crate::store::{Writer, WriterLock};
 
 /// The edges that a command uses.
 pub struct Session {
@@ -93,7 +93,7 @@ impl Session {
         }
         let home = &Home::open(root)?;
         self.sweep(&engine).await?;
-        let _lock = self.lock(home).await?;
+        let _lock = self.lock(home, Writer::Build(project.pipeline.name.clone())).await?;
         let run = self.begin(
             home,
             Some(&project),
@@ -263,10 +263,10 @@ impl Session {
     }
 
     /// Waits for the right to write to the folder's store, unless the user wishes to stop.
-    pub(super) async fn lock(&self, home: &Home) -> Result<WriterLock, RunError> {
+    pub(super) async fn lock(&self, home: &Home, writer: Writer) -> Result<WriterLock, RunError> {
         let (home, events) = (home.clone(), self.events.clone());
         let lock = tokio::task::spawn_blocking(move || {
-            home.lock(|holder| events.warn(format!("waiting for {holder}, which writes to the same store")))
+            home.lock(&writer, |holder| events.warn(format!("waiting for {holder}")))
         });
         self.until_cancelled(lock)
             .await?

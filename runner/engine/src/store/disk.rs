@@ -7,13 +7,15 @@ use std::path::Path;
 
 /// A file system to write to.
 pub trait Disk: Send + Sync {
-    /// Makes a folder and those above it.
+    /// Makes a folder and those above it, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Opens a new file for writing.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Gives a file its final name, replacing what has it, durably.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Deletes a file.
+    /// Waits until the names in a folder would survive a power cut.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Deletes a file. After a power cut it may be there again.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -29,7 +31,7 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        make_folders(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -39,15 +41,31 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)?;
-        match to.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
+        to.parent().map_or(Ok(()), |folder| self.sync_folder(folder))
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+}
+
+/// Makes a folder and those above it, and sees to it that they survive a power cut: what is made in them would be lost
+/// with them.
+pub fn make_folders(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    fs::create_dir_all(path)?;
+    for folder in missing {
+        match folder.parent() {
+            Some(above) if !above.as_os_str().is_empty() => File::open(above)?.sync_all()?,
+            _ => File::open(".")?.sync_all()?,
+        }
+    }
+    Ok(())
 }
 
 impl DiskFile for File {

@@ -42,6 +42,10 @@ impl Disk for QuickDisk {
         fs::rename(from, to)
     }
 
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }

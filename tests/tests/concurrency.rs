@@ -41,8 +41,8 @@ fn record(project: &Project, pipeline: &str) -> Value {
 /// What a run did, as `stage state` in order.
 fn outcome(record: &Value) -> String {
     let stages = record["stages"].as_array().expect("stages").iter();
-    let words = stages
-        .map(|stage| format!("{} {}", stage["stage"].as_str().unwrap(), stage["state"].as_str().unwrap()));
+    let word = |stage: &Value, key: &str| stage[key].as_str().unwrap_or("?").to_owned();
+    let words = stages.map(|stage| format!("{} {}", word(stage, "stage"), word(stage, "state")));
     words.collect::<Vec<_>>().join(", ")
 }
 

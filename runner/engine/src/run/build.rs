@@ -160,6 +160,11 @@ impl Build {
     pub async fn run(mut self) -> Result<Outcome, RunError> {
         let started = Instant::now();
         let mut returns = 0;
+        let mut cancel = self.cancel.clone();
+        tokio::select! {
+            () = self.preflight() => {}
+            () = cancelled(&mut cancel) => {}
+        }
         let result = loop {
             match self.run_stages().await {
                 // The blob is out of the way; the next round does without what rests on it.

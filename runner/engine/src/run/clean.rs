@@ -166,7 +166,11 @@ fn rule(keep: Keep, now: i64) -> KeepRule {
 }
 
 /// Removes the folders of old runs; gives their paths, and the bytes that this frees or would free.
-fn collect_runs(home: &Home, rule: KeepRule, dry_run: bool) -> Result<(Vec<String>, u64), RunError> {
+pub(super) fn collect_runs(
+    home: &Home,
+    rule: KeepRule,
+    dry_run: bool,
+) -> Result<(Vec<String>, u64), RunError> {
     let folders = home.run_folders();
     let old = &folders[..folders.len().saturating_sub(rule.newest.max(1))];
     let living = home.living_runs();

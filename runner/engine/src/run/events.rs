@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use isokiln_core::boot::BootReport;
 use isokiln_core::event::Event;
+use isokiln_core::names::StageName;
 use isokiln_core::record::RunRecord;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::clock::Clock;
 use super::error::RunError;
@@ -27,8 +29,24 @@ pub struct Events {
     reporter: Arc<dyn Reporter>,
     recorder: Arc<Mutex<Option<Recorder>>>,
     clock: Arc<dyn Clock>,
+    lost: Arc<LostSlot>,
     /// Where else the boot tests' results go as JUnit XML.
     junit: Option<PathBuf>,
+}
+
+/// Why a run's record has come to an end before the run.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// The stage that was the last to do something.
+    pub(super) stage: Option<StageName>,
+    /// What could not be written.
+    pub(super) error: RunError,
+}
+
+#[derive(Default)]
+struct LostSlot {
+    lost: Mutex<Option<Lost>>,
+    told: Notify,
 }
 
 /// Writes a run's files: every event to `events.jsonl`, what they come to into `run.json` and `junit.xml`.
@@ -39,6 +57,8 @@ struct Recorder {
     /// As many as the record has boot tests, in the same order.
     reports: Vec<BootReport>,
     junit: Vec<PathBuf>,
+    /// The stage that was the last to do something.
+    stage: Option<StageName>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +71,7 @@ struct Stamped<'e> {
 impl Events {
     /// Events that are told to `reporter` and, once there is a run, recorded in its folder.
     pub fn new(reporter: Arc<dyn Reporter>, clock: Arc<dyn Clock>) -> Self {
-        Self { reporter, recorder: Arc::new(Mutex::new(None)), clock, junit: None }
+        Self { reporter, recorder: Arc::default(), clock, lost: Arc::default(), junit: None }
     }
 
     /// The same, but boot tests' results also go to this file as JUnit XML. Until the run has ended, the file says that
@@ -70,6 +90,7 @@ impl Events {
             path: run.record(),
             reports: Vec::new(),
             junit: [run.junit()].into_iter().chain(self.junit.clone()).collect(),
+            stage: None,
         };
         if let Ok(mut slot) = self.recorder.lock() {
             *slot = Some(recorder);
@@ -82,12 +103,30 @@ impl Events {
         if !event.is_ephemeral()
             && let Ok(mut slot) = self.recorder.lock()
             && let Some(recorder) = slot.as_mut()
-            && let Err(error) = recorder.take(&event, self.clock.nanoseconds())
+            && let Err(source) = recorder.take(&event, self.clock.nanoseconds())
         {
-            tracing::warn!("events are no longer recorded: {error}");
+            let path = recorder.path.with_file_name("events.jsonl");
+            let lost = Lost { stage: recorder.stage.take(), error: RunError::Folder { path, source } };
             *slot = None;
+            *self.lost.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
+            self.lost.told.notify_one();
         }
         self.reporter.event(&event);
+    }
+
+    /// Resolves when events can no longer be recorded.
+    pub(super) async fn lost(&self) -> Lost {
+        loop {
+            if let Some(lost) = self.take_lost() {
+                return lost;
+            }
+            self.lost.told.notified().await;
+        }
+    }
+
+    /// Why events are no longer recorded, where nobody has asked before.
+    pub(super) fn take_lost(&self) -> Option<Lost> {
+        self.lost.lost.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Something worth a person's attention.
@@ -101,7 +140,11 @@ impl Recorder {
         let time = jiff::Timestamp::from_nanosecond(nanoseconds.try_into().unwrap_or(0))
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let stamped = Stamped { time: time.to_string(), event };
-        writeln!(self.events, "{}", serde_json::to_string(&stamped)?)?;
+        if let Some(stage) = event.stage() {
+            self.stage = Some(stage.clone());
+        }
+        // In one piece, so that a reader finds whole lines, and a full disk cuts none in two.
+        self.events.write_all((serde_json::to_string(&stamped)? + "\n").as_bytes())?;
         self.record.absorb(event);
         if let Event::BootFinished { report, .. } = event {
             self.reports.push((**report).clone());

@@ -16,7 +16,7 @@ use super::error::RunError;
 use crate::definition::Definition;
 use crate::guard::FolderGuard;
 use crate::sandbox::docker::StoreVolume;
-use crate::store::{Store, Writer, WriterLock, make_folders};
+use crate::store::{RealDisk, Store, Writer, WriterLock, make_folders};
 
 /// `.isokiln/`.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ const OWN: [&str; 9] =
 impl Home {
     /// The folder, made if need be.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        let made = make_folders(root).and_then(|()| fs::canonicalize(root));
+        let made = make_folders(&RealDisk, root).and_then(|()| fs::canonicalize(root));
         let root = made.map_err(|source| RunError::Folder { path: root.to_owned(), source })?;
         Ok(Self { root })
     }

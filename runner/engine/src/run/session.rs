@@ -153,7 +153,7 @@ impl Session {
         }
         .await;
         self.end(started, script_seconds, result.as_ref().copied());
-        result
+        self.unless_lost(result)
     }
 
     /// Boots the ISOs that a build has left; gives the exit code, or `None` where there was nothing to test.
@@ -247,7 +247,7 @@ impl Session {
         }
         .await;
         self.end(started, 0.0, result.as_ref().map(|tested| tested.exit_code));
-        result
+        self.unless_lost(result)
     }
 
     /// Makes the builder image, or finds it.
@@ -327,6 +327,14 @@ impl Session {
             baseline,
         });
         Ok(run)
+    }
+
+    /// A run that went well has not, if its record did not become whole.
+    fn unless_lost<T>(&self, result: Result<T, RunError>) -> Result<T, RunError> {
+        match (result, self.events.take_lost()) {
+            (Ok(_), Some(lost)) => Err(lost.error),
+            (result, _) => result,
+        }
     }
 
     fn end(&self, started: Instant, script_seconds: f64, result: Result<u8, &RunError>) {

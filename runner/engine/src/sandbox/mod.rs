@@ -281,6 +281,9 @@ pub trait Sandbox: Send + Sync {
         layers: Option<&BTreeSet<DiffId>>,
     ) -> Result<BTreeSet<DiffId>, SandboxError>;
 
+    /// Bytes that [`Sandbox::keep_only`] would free.
+    async fn weigh(&self, runs: &BTreeSet<RunId>, layers: &BTreeSet<DiffId>) -> Result<u64, SandboxError>;
+
     /// Bytes and inodes free where layers lie.
     async fn free_space(&self) -> Result<(u64, u64), SandboxError>;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use isokiln_core::digest::{Digest, Hasher};
 
-use super::disk::DiskFile;
+use super::disk::{DiskFile, rename_durably};
 use super::{IoContext, Store, StoreError};
 
 /// Begins the names of files that are still being written. A writer that died leaves them behind;
@@ -101,10 +101,15 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).on("replace", path),
             _ => {}
         }
-        if fs::hard_link(&blob, path).is_err() {
-            fs::copy(&blob, path).map(drop).on("write", path)?;
+        if fs::hard_link(&blob, path).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        let copied = fs::copy(&blob, path);
+        if copied.is_err() {
+            // A part of a file must not be taken for the file.
+            drop(fs::remove_file(path));
+        }
+        copied.map(drop).on("write", path)
     }
 
     /// Every file where blobs lie, with its bytes: blobs by digest, and what is left of writing and of damage.
@@ -160,7 +165,7 @@ impl Store {
             file.write_all(bytes)?;
             file.sync()?;
             drop(file);
-            self.disk.rename(&temporary, path)
+            rename_durably(&*self.disk, &temporary, path)
         })();
         if written.is_err() {
             // The first error is the one to tell; what is left is a file that the collector knows.
@@ -183,7 +188,7 @@ impl BlobWriter<'_> {
             }
             // Nobody may set this blob aside for the damage that the one before it had.
             let _guard = self.store.guard()?;
-            self.store.disk.rename(&self.temporary, &path)
+            rename_durably(&*self.store.disk, &self.temporary, &path)
         })();
         renamed.on("write", &path)?;
         Ok((digest, self.size))

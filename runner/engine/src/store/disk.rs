@@ -5,17 +5,18 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// A file system to write to.
+/// A file system to write to. What it is told to do survives a power cut once the file is synced, and the folder that has
+/// its name.
 pub trait Disk: Send + Sync {
-    /// Makes a folder and those above it, durably.
-    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Opens a new file for writing.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Gives a file its final name, replacing what has it, durably.
+    /// Gives a file another name, replacing what has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Waits until the names in a folder would survive a power cut.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// Deletes a file. After a power cut it may be there again.
+    /// Deletes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -30,8 +31,8 @@ pub trait DiskFile: Write + Send {
 pub struct RealDisk;
 
 impl Disk for RealDisk {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        make_folders(path)
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -40,12 +41,13 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)?;
-        to.parent().map_or(Ok(()), |folder| self.sync_folder(folder))
+        fs::rename(from, to)
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        // The folder of a name without one is the current one.
+        let folder = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        File::open(folder)?.sync_all()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -53,19 +55,25 @@ impl Disk for RealDisk {
     }
 }
 
-/// Makes a folder and those above it, and sees to it that they survive a power cut: what is made in them would be lost
-/// with them.
-pub fn make_folders(path: &Path) -> io::Result<()> {
-    let missing: Vec<_> =
-        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
-    fs::create_dir_all(path)?;
-    for folder in missing {
-        match folder.parent() {
-            Some(above) if !above.as_os_str().is_empty() => File::open(above)?.sync_all()?,
-            _ => File::open(".")?.sync_all()?,
-        }
+/// Gives a file its final name, durably.
+pub(super) fn rename_durably(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
+    disk.rename(from, to)?;
+    to.parent().map_or(Ok(()), |folder| disk.sync_folder(folder))
+}
+
+/// Makes a folder and those above it, durably: what is made in them would be lost with them.
+pub fn make_folders(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    let above = path.parent().unwrap_or(Path::new(""));
+    make_folders(disk, above)?;
+    match disk.create_dir(path) {
+        // Another process makes the same ones.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    disk.sync_folder(above)
 }
 
 impl DiskFile for File {

@@ -9,6 +9,7 @@ use isokiln_core::image::{Artifact, Checkpoint, Documents, Entry, EntryNote, Rol
 use isokiln_core::names::{PipelineName, StageName};
 
 use super::blobs::ASIDE;
+use super::disk::rename_durably;
 use super::{IoContext, Store, StoreError};
 
 /// Larger than any manifest, in bytes: larger blobs are not read in search of one.
@@ -192,7 +193,7 @@ impl Store {
             Err(error) => return Err(error),
         }
         let aside = self.blob_folder().join(format!("{ASIDE}{}", broken.hex()));
-        self.disk.rename(&path, &aside).on("rename", &path)
+        rename_durably(&*self.disk, &path, &aside).on("rename", &path)
     }
 
     /// The entries that the manifests among the blobs tell of, for when the index is lost.

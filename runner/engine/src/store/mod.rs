@@ -5,6 +5,8 @@
 //! leaves a store that verifies. Bytes are checked against their digest whenever they are read.
 
 mod blobs;
+#[cfg(test)]
+mod cuts;
 mod disk;
 mod export;
 mod gc;
@@ -138,7 +140,7 @@ impl Store {
     pub fn open_on(root: impl Into<PathBuf>, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self { root: root.into(), disk };
         let blobs = store.blob_folder();
-        store.disk.create_dir_all(&blobs).on("make", &blobs)?;
+        make_folders(&*store.disk, &blobs).on("make", &blobs)?;
         let layout = store.root.join("oci-layout");
         let index = store.index_path();
         if layout.exists() && index.exists() {
@@ -146,6 +148,10 @@ impl Store {
         }
         // Another process may be making the same store, and may have entered something in its index already.
         let _guard = store.guard().on("lock", &store.root)?;
+        // Whoever made the folders may have been killed before their names were safe.
+        for folder in blobs.ancestors().skip(1).take(3) {
+            store.disk.sync_folder(folder).on("write", folder)?;
+        }
         if !layout.exists() {
             store.replace(&layout, &isokiln_core::image::oci_layout())?;
         }

@@ -418,6 +418,10 @@ impl Sandbox for FakeSandbox {
         Ok(volume.layers.clone())
     }
 
+    async fn weigh(&self, _: &BTreeSet<RunId>, layers: &BTreeSet<DiffId>) -> Result<u64, SandboxError> {
+        Ok(locked(&self.0.volume).layers.difference(layers).count() as u64 * 1000)
+    }
+
     async fn free_space(&self) -> Result<(u64, u64), SandboxError> {
         Ok((1 << 40, 1 << 20))
     }

@@ -18,18 +18,6 @@ pub(super) fn work(run: &RunId, stage: &StageName) -> String {
 }
 
 impl DockerSandbox {
-    /// Bytes that [`Sandbox::keep_only`] would free.
-    pub async fn weigh(
-        &self,
-        runs: &BTreeSet<RunId>,
-        layers: &BTreeSet<DiffId>,
-    ) -> Result<u64, SandboxError> {
-        let what = "weighing what is not needed";
-        let printed = self.carry_kept("weigh", runs, Some(layers), what).await?;
-        let wrong = || SandboxError::Helper { what: what.to_owned(), reason: printed.clone() };
-        printed.trim().parse().map_err(|_| wrong())
-    }
-
     /// A command of the porter about everything but what is kept.
     async fn carry_kept(
         &self,
@@ -98,6 +86,13 @@ impl Sandbox for DockerSandbox {
             .filter_map(|hex| format!("sha256:{hex}").parse::<Digest>().ok())
             .map(DiffId)
             .collect())
+    }
+
+    async fn weigh(&self, runs: &BTreeSet<RunId>, layers: &BTreeSet<DiffId>) -> Result<u64, SandboxError> {
+        let what = "weighing what is not needed";
+        let printed = self.carry_kept("weigh", runs, Some(layers), what).await?;
+        let wrong = || SandboxError::Helper { what: what.to_owned(), reason: printed.clone() };
+        printed.trim().parse().map_err(|_| wrong())
     }
 
     async fn free_space(&self) -> Result<(u64, u64), SandboxError> {

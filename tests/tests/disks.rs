@@ -257,6 +257,42 @@ fn a_store_without_room_is_told_and_got_over() {
 }
 
 #[test]
+fn a_build_says_what_room_it_will_need_and_warns_where_that_is_not_there() {
+    let project = Project::tiny("");
+    let disk = Disk::new(&project, "store", "size=24m");
+    // Nothing is known before the first build, and nothing is needed where all is there.
+    project.build(&[]).expect_code(0).never_says("Room");
+    project.build(&[]).expect_code(0).never_says("Room");
+    build_more(&project, 2, 2_000_000);
+    let stage = |words: &str| script("more", &format!("head -c 2000000 /dev/urandom >/etc/more # {words}"));
+    replace(&project, &(stage("again") + &script("new", "echo new >/etc/new")));
+    let told = project.build(&["--format", "json"]).expect_code(0).never_says("will hardly have room");
+    let told = told.says("Room about 1.9 MiB of ").says("nothing is known yet of new");
+    let events = told.events();
+    let place = |name: &str| events.iter().position(|event| event["event"] == name).expect("it is told");
+    assert!(place("room-estimated") < place("stage-started"));
+    let estimate = &events[place("room-estimated")];
+    assert_eq!(estimate["stages"], Value::from(["more"].as_slice()));
+    assert_eq!(estimate["unknown"], Value::from(["new"].as_slice()));
+    for need in ["store", "engine"] {
+        let needed = estimate[need]["needed"].as_u64().expect("a number");
+        assert!((2_000_000..2_200_000).contains(&needed), "{estimate}");
+        assert!(estimate[need]["free"].as_u64() > Some(needed), "{estimate}");
+    }
+
+    disk.take_bytes();
+    replace(&project, &stage("once more"));
+    let told =
+        project.build(&[]).says("the store will hardly have room: about 1.9 MiB are needed, 0 B are free");
+    expect_told(told.says("isokiln gc --keep 1 frees 1.9 MiB"), 3, "stage more", "the store's disk");
+    expect_whole(&project);
+    project.isokiln(&["gc", "--keep", "1"]).expect_code(0);
+    project.build(&[]).expect_code(0).never_says("will hardly have room");
+    drop(disk);
+    project.expect_no_residue();
+}
+
+#[test]
 fn runs_without_room_fail_and_name_the_stage() {
     // The log does not fit.
     let talks = script("first", "echo first >/etc/first") + &script("talks", "head -c 3000000 /dev/zero");

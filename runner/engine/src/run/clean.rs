@@ -35,9 +35,15 @@ pub struct CleanReport {
 /// `waiting` is told who writes to the store meanwhile.
 pub fn verify(home: &Home, waiting: impl FnMut(&str)) -> Result<VerifyReport, RunError> {
     let store = home.store()?;
-    let report = store.verify(|_| ()).map_err(RunError::store("the store cannot be verified"))?;
+    let failed = || "the store cannot be verified";
+    let entries = store.entries().ok();
+    let mut report = store.verify(|_| ()).map_err(RunError::store(failed()))?;
     if !report.is_clean() {
         let _lock = home.lock(&Writer::Alone("verify"), waiting)?;
+        // What a collection has removed meanwhile is no damage.
+        if store.entries().ok() != entries {
+            report = store.verify(|_| ()).map_err(RunError::store(failed()))?;
+        }
         store.repair(&report).map_err(RunError::store("the store cannot be repaired"))?;
     }
     Ok(report)

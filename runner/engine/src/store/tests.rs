@@ -226,6 +226,106 @@ fn collection_keeps_the_newest_the_pinned_and_what_they_rest_on() {
 }
 
 #[test]
+fn a_size_limit_takes_the_oldest_first_and_never_the_newest_or_what_it_rests_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let base = add(&store, "base", "base", &[]).unwrap();
+    // Nothing of the newest base is in what rests on the older one.
+    for key in ["one", "two", "three"] {
+        add(&store, "desktop", key, &base).unwrap();
+    }
+    add(&store, "base", "other base", &[]).unwrap();
+    store.edit(|entry| entry.note.pinned = entry.note.key == Digest::of("one")).unwrap();
+    let sum = || store.blobs().unwrap().iter().map(|(_, size)| size).sum::<u64>();
+    let keys = || {
+        let entries = store.entries().unwrap().into_iter();
+        let names = ["base", "one", "two", "three", "other base"];
+        let name = |key| names.into_iter().find(|name| Digest::of(name) == key).unwrap();
+        entries.map(|entry| name(entry.note.key)).collect::<Vec<_>>()
+    };
+    let limit = |bytes| KeepRule { newest: 9, since: Some(0), max_bytes: Some(bytes) };
+    let all = sum();
+    assert_eq!(store.collect(limit(all), false).unwrap().files, 0);
+
+    let report = store.collect(limit(all - 1), false).unwrap();
+    assert_eq!(report.held_by, []);
+    assert_eq!(keys(), ["one", "two", "three", "other base"], "its layer stays, for the others rest on it");
+    assert!(store.blob_path(base[0].digest).is_file());
+    let report = store.collect(limit(1), false).unwrap();
+    assert_eq!(keys(), ["one", "three", "other base"], "the newest and the pinned stay");
+    assert_eq!(report.kept_bytes, sum());
+    assert_eq!(report.held_by.iter().map(|holding| holding.bytes).sum::<u64>(), sum());
+    assert_eq!(report.held_by[0].stage, "demo/desktop");
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn what_is_young_stays_whatever_the_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    for (key, created) in [("one", 10), ("two", 20), ("three", 30)] {
+        add(&store, "base", key, &[]).unwrap();
+        store
+            .edit(|entry| {
+                if entry.note.key == Digest::of(key) {
+                    entry.note.created = created
+                }
+            })
+            .unwrap();
+    }
+    let times = || store.entries().unwrap().iter().map(|entry| entry.note.created).collect::<Vec<_>>();
+    let rule = KeepRule { newest: 1, since: Some(20), max_bytes: None };
+    store.collect(rule, false).unwrap();
+    assert_eq!(times(), [20, 30]);
+    store.collect(newest(1), false).unwrap();
+    assert_eq!(times(), [30]);
+}
+
+#[test]
+fn two_who_add_at_the_same_time_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let folder = folder.path();
+            scope.spawn(move || {
+                // Each opens the store by itself, which none has made yet.
+                let store = Store::open(folder).unwrap();
+                for count in 0..5 {
+                    // All store the same layer, each enters it under a key of its own.
+                    let stored = store.add_layer(tar_of("same").as_slice(), Compression::Gzip).unwrap();
+                    let note =
+                        note(Role::Checkpoint, &format!("stage{writer}"), &format!("{writer} {count}"));
+                    let chain = [(note.stage.clone(), true)];
+                    let documents = checkpoint_documents(
+                        &note.pipeline,
+                        &chain,
+                        &StageInputs::default(),
+                        &[stored.blob],
+                        0,
+                    );
+                    store.add(&documents.unwrap(), note).unwrap();
+                }
+            });
+        }
+    });
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.entries().unwrap().len(), 20);
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
+fn a_name_that_a_killed_writer_has_left_is_not_taken_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    // In a container every first process has the same id.
+    for count in 0..1000 {
+        fs::write(store.blob_folder().join(format!(".tmp-{}-{count}", std::process::id())), "left").unwrap();
+    }
+    add(&store, "base", "one", &[]).unwrap();
+    assert_eq!(problems(&store), [""; 0]);
+}
+
+#[test]
 fn attachments_are_stored_and_found() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use isokiln_core::boot::BootReport;
 use isokiln_core::event::Event;
+use isokiln_core::exit;
 use isokiln_core::names::StageName;
 use isokiln_core::record::RunRecord;
 use serde::Serialize;
@@ -99,13 +100,19 @@ impl Events {
     }
 
     /// Something happened.
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, mut event: Event) {
         if !event.is_ephemeral()
             && let Ok(mut slot) = self.recorder.lock()
             && let Some(recorder) = slot.as_mut()
-            && let Err(source) = recorder.take(&event, self.clock.nanoseconds())
+            && let Err((path, source)) = recorder.take(&event, self.clock.nanoseconds())
         {
-            let path = recorder.path.with_file_name("events.jsonl");
+            if let Event::RunFinished { exit_code, error, .. } = &mut event
+                && *exit_code == exit::OK
+            {
+                // What is told last must not differ from what the command ends with.
+                *exit_code = exit::NOT_READY;
+                *error = Some(format!("cannot write {}: {source}", path.display()));
+            }
             let lost = Lost { stage: recorder.stage.take(), error: RunError::Folder { path, source } };
             *slot = None;
             *self.lost.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
@@ -136,7 +143,13 @@ impl Events {
 }
 
 impl Recorder {
-    fn take(&mut self, event: &Event, nanoseconds: u128) -> io::Result<()> {
+    /// Writes an event down; fails with what could not be written.
+    fn take(&mut self, event: &Event, nanoseconds: u128) -> Result<(), (PathBuf, io::Error)> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |error| (path, error)
+        };
+        let events = self.path.with_file_name("events.jsonl");
         let time = jiff::Timestamp::from_nanosecond(nanoseconds.try_into().unwrap_or(0))
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let stamped = Stamped { time: time.to_string(), event };
@@ -144,18 +157,21 @@ impl Recorder {
             self.stage = Some(stage.clone());
         }
         // In one piece, so that a reader finds whole lines, and a full disk cuts none in two.
-        self.events.write_all((serde_json::to_string(&stamped)? + "\n").as_bytes())?;
+        let line = serde_json::to_string(&stamped).map_err(io::Error::from).map_err(at(&events))? + "\n";
+        self.events.write_all(line.as_bytes()).map_err(at(&events))?;
         self.record.absorb(event);
         if let Event::BootFinished { report, .. } = event {
             self.reports.push((**report).clone());
         }
         // A reader finds the run from its first moment, and is told when it is over.
         if matches!(event, Event::RunStarted { .. } | Event::RunFinished { .. }) {
-            replace_file(&self.path, (serde_json::to_string_pretty(&self.record)? + "\n").as_bytes())?;
+            let record = serde_json::to_string_pretty(&self.record).map_err(io::Error::from);
+            let written = record.and_then(|record| replace_file(&self.path, (record + "\n").as_bytes()));
+            written.map_err(at(&self.path))?;
         }
         if matches!(event, Event::RunFinished { .. }) {
             for path in &self.junit {
-                write_junit(path, &self.record, &self.reports)?;
+                write_junit(path, &self.record, &self.reports).map_err(at(path))?;
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use isokiln_core::units::show_size;
 use super::build::Build;
 use super::clean::collect_runs;
 use super::error::{RunError, room};
+use super::home::Home;
 use crate::store::KeepRule;
 
 /// What `isokiln gc --keep 1` keeps.
@@ -28,14 +29,9 @@ impl Build {
             RunError::Store { source, .. } if source.is_disk_full() => {
                 ("the store's disk", left_at(self.store.root()), self.advice_for_store())
             }
-            RunError::Folder { source, .. } if is_disk_full(source) => {
-                ("the disk of the run's folder", left_at(self.run.path()), self.advice_for_runs())
-            }
-            _ => return error,
+            _ => return without_run_room(&self.home, stage, error),
         };
-        let left = left.map(|(bytes, inodes)| format!(" ({})", room(bytes, inodes))).unwrap_or_default();
-        let what = format!("{disk} is full{left}");
-        RunError::NoRoom { stage: stage.clone(), what, advice, source: Box::new(error) }
+        no_room(stage, disk, left, advice, error)
     }
 
     /// What would free room for a stage on the file system that is full.
@@ -68,14 +64,48 @@ impl Build {
     }
 
     fn advice_for_runs(&self) -> String {
-        let bytes = collect_runs(&self.home, LEAST, true).map_or(0, |(_, bytes)| bytes);
-        advice_of_gc(bytes, self.run.path())
+        advice_for_runs(&self.home)
     }
 
     /// Layers that the newest checkpoints need.
     fn needed_least(&self) -> Option<BTreeSet<DiffId>> {
         Some(self.store.kept_by(LEAST).ok()?.iter().flat_map(Checkpoint::diff_ids).collect())
     }
+}
+
+/// The error for a stage whose run's folder found no room. Every other error stays as it is.
+pub(super) fn without_run_room(home: &Home, stage: &StageName, error: RunError) -> RunError {
+    match &error {
+        RunError::Folder { source, .. } if is_disk_full(source) => no_room(
+            stage,
+            "the disk of the run's folder",
+            left_at(&home.runs()),
+            advice_for_runs(home),
+            error,
+        ),
+        _ => error,
+    }
+}
+
+fn no_room(
+    stage: &StageName,
+    disk: &str,
+    left: Option<(u64, u64)>,
+    advice: String,
+    error: RunError,
+) -> RunError {
+    let left = left.map(|(bytes, inodes)| format!(" ({})", room(bytes, inodes))).unwrap_or_default();
+    RunError::NoRoom {
+        stage: stage.clone(),
+        what: format!("{disk} is full{left}"),
+        advice,
+        source: Box::new(error),
+    }
+}
+
+fn advice_for_runs(home: &Home) -> String {
+    let bytes = collect_runs(home, LEAST, true).map_or(0, |(_, bytes)| bytes);
+    advice_of_gc(bytes, &home.runs())
 }
 
 /// How the disk of the run's folder is called among those that a stage used.

@@ -16,13 +16,14 @@ use super::build::{Build, BuildOptions, Edges, Outcome};
 use super::clock::Clock;
 use super::council::council;
 use super::error::RunError;
-use super::events::Events;
+use super::events::{Events, Lost};
 use super::home::{Home, RunFolder};
 use super::mirrors::ArchiveMirrors;
 use super::prepare::{build_context, machine_sources};
 use super::project::Project;
 use super::recover::Consent;
 use super::results::compare;
+use super::room::without_run_room;
 use crate::archive::Fetch;
 use crate::sandbox::docker::{BuilderImage, DockerSandbox, Engine, Route, remove_own, sweep};
 use crate::sandbox::{CancelWatch, cancelled};
@@ -153,7 +154,7 @@ impl Session {
         }
         .await;
         self.end(started, script_seconds, result.as_ref().copied());
-        self.unless_lost(result)
+        self.unless_lost(home, result)
     }
 
     /// Boots the ISOs that a build has left; gives the exit code, or `None` where there was nothing to test.
@@ -247,7 +248,7 @@ impl Session {
         }
         .await;
         self.end(started, 0.0, result.as_ref().map(|tested| tested.exit_code));
-        self.unless_lost(result)
+        self.unless_lost(home, result)
     }
 
     /// Makes the builder image, or finds it.
@@ -330,9 +331,10 @@ impl Session {
     }
 
     /// A run that went well has not, if its record did not become whole.
-    fn unless_lost<T>(&self, result: Result<T, RunError>) -> Result<T, RunError> {
+    fn unless_lost<T>(&self, home: &Home, result: Result<T, RunError>) -> Result<T, RunError> {
         match (result, self.events.take_lost()) {
-            (Ok(_), Some(lost)) => Err(lost.error),
+            (Ok(_), Some(Lost { stage: Some(stage), error })) => Err(without_run_room(home, &stage, error)),
+            (Ok(_), Some(Lost { error, .. })) => Err(error),
             (result, _) => result,
         }
     }

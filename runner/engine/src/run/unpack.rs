@@ -76,8 +76,10 @@ impl Build {
     /// unpacked. Another run may rest on layers that are in no checkpoint: while one lives, all stay.
     async fn tidy(&self, made: &BTreeSet<DiffId>) -> Result<BTreeSet<DiffId>, RunError> {
         let _none_begins = self.home.hold_runs()?;
-        let living = self.home.living_runs();
-        let is_alone = living.iter().all(|run| *run == self.run.id);
+        let mut living = self.home.living_runs();
+        // Also where the file system knows no locks of folders.
+        living.insert(self.run.id.clone());
+        let is_alone = living.len() == 1;
         let checkpoints = self.store.checkpoints().map_err(RunError::store("the store cannot be read"))?;
         let needed = checkpoints.iter().flat_map(Checkpoint::diff_ids).chain(made.iter().copied()).collect();
         self.sandbox

@@ -118,10 +118,15 @@ impl Engine {
 
     /// Makes a volume of so many bytes, in memory, in place of what isokiln would make.
     pub fn small_volume(&self, name: &str, bytes: u64) {
+        self.volume_in_memory(name, &format!("size={bytes}"));
+    }
+
+    /// Makes a volume in memory with these mount options of tmpfs, in place of what isokiln would make.
+    pub fn volume_in_memory(&self, name: &str, mount_options: &str) {
         let options = HashMap::from([
             ("type".to_owned(), "tmpfs".to_owned()),
             ("device".to_owned(), "tmpfs".to_owned()),
-            ("o".to_owned(), format!("size={bytes}")),
+            ("o".to_owned(), mount_options.to_owned()),
         ]);
         let request = bollard::models::VolumeCreateRequest {
             name: Some(name.to_owned()),

@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isokiln_core::boot::{Accelerator, Channel};
 use isokiln_core::digest::Digest;
 use isokiln_core::names::{KindName, PipelineName, ProfileName, StageName};
-use isokiln_core::units::parse_size;
+use isokiln_core::units::{parse_age, parse_size};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -266,9 +267,16 @@ pub(crate) struct Export {
 
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
-    /// Checkpoints to keep of each stage, newest first, and runs to keep
-    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = parse_count)]
-    pub(crate) keep: usize,
+    /// Checkpoints to keep of each stage, newest first, and runs to keep; 2 where neither this nor keep.toml says
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub(crate) keep: Option<usize>,
+    /// Keep also what is younger than this, for example 36h or 14d
+    #[arg(long, value_name = "DURATION", value_parser = parse_age)]
+    pub(crate) keep_for: Option<Duration>,
+    /// Remove further checkpoints, the oldest first, until the store takes no more than this, for example 20GiB; the
+    /// newest of each stage stay
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_size: Option<u64>,
     /// Only say what would go
     #[arg(long)]
     pub(crate) dry_run: bool,

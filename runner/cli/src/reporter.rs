@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isokiln_core::boot::Verdict;
-use isokiln_core::event::{Event, Usage};
+use isokiln_core::event::{Event, RoomNeed, Usage};
 use isokiln_core::names::StageName;
 use isokiln_core::record::{RunRecord, StageState};
 use isokiln_core::review::{Judgement, Review};
@@ -184,6 +184,21 @@ impl State {
                     let time = show_duration(Duration::from_secs_f64(*seconds));
                     self.say(&line("Image", &good(), &format!("{image} made in {time}")));
                 }
+            }
+            Event::RoomEstimated { unknown, store, engine, .. } => {
+                let place = |need: &RoomNeed, place| {
+                    let free =
+                        need.free.map(|free| format!(" of {} free", show_size(free))).unwrap_or_default();
+                    format!("{}{free} in the {place}", show_size(need.needed))
+                };
+                let names: Vec<_> = unknown.iter().map(StageName::as_str).collect();
+                let unknown = match names.as_slice() {
+                    [] => String::new(),
+                    names => format!("; nothing is known yet of {}", names.join(", ")),
+                };
+                let text =
+                    format!("about {} and {}{unknown}", place(store, "store"), place(engine, "engine"));
+                self.say(&line("Room", &faint(), &text));
             }
             Event::StageHit { stage, pinned, .. } => {
                 let note = if *pinned { "  rolled back to" } else { "" };

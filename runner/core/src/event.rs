@@ -58,6 +58,17 @@ pub enum Event {
         /// Seconds spent.
         seconds: f64,
     },
+    /// What the stages that are to run will need, going by earlier runs, and what is free.
+    RoomEstimated {
+        /// The stages that this is for.
+        stages: Vec<StageName>,
+        /// Stages that are to run too, but of which no earlier run tells.
+        unknown: Vec<StageName>,
+        /// Where the store lies.
+        store: RoomNeed,
+        /// Where the engine keeps layers and works.
+        engine: RoomNeed,
+    },
     /// A stage's checkpoint was found.
     StageHit {
         /// The stage.
@@ -267,6 +278,54 @@ impl Event {
     /// Whether the event is only for who is watching, not for the record.
     pub fn is_ephemeral(&self) -> bool {
         matches!(self, Self::StageLine { .. } | Self::StageUsage { .. })
+    }
+
+    /// The stage that the event is about, where it is about one.
+    pub fn stage(&self) -> Option<&StageName> {
+        match self {
+            Self::StageHit { stage, .. }
+            | Self::StageStarted { stage, .. }
+            | Self::StageLine { stage, .. }
+            | Self::StageProgress { stage, .. }
+            | Self::StageUsage { stage, .. }
+            | Self::LayerStored { stage, .. }
+            | Self::StageFinished { stage, .. }
+            | Self::CheckpointStored { stage, .. }
+            | Self::StageFailed { stage, .. }
+            | Self::StageReviewed { stage, .. }
+            | Self::Asking { stage, .. }
+            | Self::StageRecovering { stage, .. }
+            | Self::Artifact { stage, .. } => Some(stage),
+            Self::Note { stage, .. } | Self::Warning { stage, .. } => stage.as_ref(),
+            Self::RunStarted { .. }
+            | Self::Working { .. }
+            | Self::ImageReady { .. }
+            | Self::RoomEstimated { .. }
+            | Self::LayerRestored { .. }
+            | Self::BootStarted { .. }
+            | Self::BootPhase { .. }
+            | Self::BootCheck { .. }
+            | Self::BootFinished { .. }
+            | Self::BootCompared { .. }
+            | Self::Cancelling { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
+/// Room that is needed on a file system, and room that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomNeed {
+    /// Bytes, about.
+    pub needed: u64,
+    /// Bytes; absent where they cannot be found out.
+    pub free: Option<u64>,
+}
+
+impl RoomNeed {
+    /// Whether more is needed than there is.
+    pub fn is_short(self) -> bool {
+        self.free.is_some_and(|free| free < self.needed)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod event;
 pub mod exit;
 pub mod image;
 pub mod junit;
+pub mod keep;
 pub mod kind;
 pub mod layer;
 pub mod names;

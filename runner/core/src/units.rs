@@ -22,6 +22,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads an age such as `14d` or `36h`.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.trim().parse::<u64>().ok());
+    match days.and_then(|days| days.checked_mul(24 * 3600)) {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => parse_duration(text)
+            .map_err(|_| format!("{text:?} is not an age; write for example \"14d\" or \"36h\"")),
+    }
+}
+
 /// A size for people: `312.4 MiB`.
 pub fn show_size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
@@ -59,6 +69,15 @@ mod tests {
         assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
         for bad in ["", "soon", "-5s", "0s", "7"] {
             assert!(parse_duration(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn ages() {
+        assert_eq!(parse_age("14d"), Ok(Duration::from_secs(14 * 24 * 3600)));
+        assert_eq!(parse_age("36h"), Ok(Duration::from_secs(36 * 3600)));
+        for bad in ["", "d", "0d", "-1d", "14", "1.5 fortnights"] {
+            assert!(parse_age(bad).is_err(), "{bad:?} was accepted");
         }
     }
 

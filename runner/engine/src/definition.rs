@@ -43,6 +43,19 @@ impl Definition {
         Self { name: name.to_owned(), path: PathBuf::from(format!("{name}.toml")), text: text.to_owned() }
     }
 
+    /// One of the project; `None` where there is no such file.
+    pub(crate) fn at(path: &Path) -> Result<Option<Self>, DefinitionError> {
+        match fs::read_to_string(path) {
+            Ok(text) => {
+                let name =
+                    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+                Ok(Some(Self { name, path: path.to_owned(), text }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DefinitionError::Read { path: path.to_owned(), source }),
+        }
+    }
+
     /// What it says.
     pub(crate) fn read<T>(
         self,
@@ -73,12 +86,5 @@ pub(crate) fn own(folder: &Path) -> Result<Vec<Definition>, DefinitionError> {
         }
     }
     paths.sort();
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = fs::read_to_string(&path).map_err(read(&path))?;
-            let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-            Ok(Definition { name, path, text })
-        })
-        .collect()
+    paths.iter().filter_map(|path| Definition::at(path).transpose()).collect()
 }

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod boot;
 pub mod definition;
+mod guard;
 pub mod hooks;
 pub mod inspect;
 pub mod kinds;

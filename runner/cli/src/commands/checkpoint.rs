@@ -9,7 +9,7 @@ use isokiln_core::exit;
 use isokiln_core::image::{Artifact, Checkpoint as Saved, Entry, Role};
 use isokiln_core::units::show_size;
 use isokiln_engine::run::{Home, RunError, rollback, unpin};
-use isokiln_engine::store::{Store, StoreError};
+use isokiln_engine::store::{Store, StoreError, Writer, WriterLock};
 use serde_json::{Value, json};
 
 use crate::args::{Checkpoint, Export, Global, Which};
@@ -32,7 +32,7 @@ pub(super) fn run(global: &Global, args: Checkpoint) -> Result<u8, RunError> {
         Checkpoint::List => list(global, &store),
         Checkpoint::Show(which) => show(global, &store, &which),
         Checkpoint::Rollback(which) => {
-            let _lock = lock(&home)?;
+            let _lock = lock(&home, "checkpoint rollback")?;
             let target = find(&store, &which)?;
             let report = rollback(&store, &target).map_err(failed)?;
             output::result(global.format, &report, |report| {
@@ -56,18 +56,18 @@ pub(super) fn run(global: &Global, args: Checkpoint) -> Result<u8, RunError> {
         }
         Checkpoint::Export(args) => export(global, &store, &args),
         Checkpoint::Unpin(which) => {
-            let _lock = lock(&home)?;
+            let _lock = lock(&home, "checkpoint unpin")?;
             release(global, &store, &which)
         }
         Checkpoint::Rm(which) => {
-            let _lock = lock(&home)?;
+            let _lock = lock(&home, "checkpoint rm")?;
             remove(global, &store, &which)
         }
     }
 }
 
-fn lock(home: &Home) -> Result<isokiln_engine::store::WriterLock, RunError> {
-    home.lock(super::tell_waiting)
+fn lock(home: &Home, command: &'static str) -> Result<WriterLock, RunError> {
+    home.lock(&Writer::Alone(command), super::tell_waiting)
 }
 
 fn failed(source: StoreError) -> RunError {

@@ -1,9 +1,10 @@
 //! `isokiln verify` and `isokiln gc`.
 
 use isokiln_core::exit;
+use isokiln_core::keep::Keep;
 use isokiln_core::units::show_size;
-use isokiln_engine::run::{Home, RunError, verify as verify_store};
-use isokiln_engine::store::{GcReport, KeepRule, VerifyReport};
+use isokiln_engine::run::{Collected, Home, RunError, verify as verify_store};
+use isokiln_engine::store::{GcReport, VerifyReport};
 
 use crate::args::{Format, Gc, Global};
 use crate::output;
@@ -39,22 +40,60 @@ pub(super) fn verify(global: &Global) -> Result<u8, RunError> {
 }
 
 pub(super) async fn run(global: &Global, args: &Gc) -> Result<u8, RunError> {
-    let report = match Home::find(&global.dir) {
+    let collected = match Home::find(&global.dir) {
         Some(home) => {
+            let said = home.keep()?;
+            let keep = Keep {
+                newest: args.keep.unwrap_or(said.newest),
+                younger: args.keep_for.or(said.younger),
+                max_bytes: args.max_size.or(said.max_bytes),
+            };
             let session = super::session(Format::Text, None)?;
-            session.collect(&home, KeepRule { newest: args.keep }, args.dry_run).await?
+            let collected = session.collect(&home, keep, args.dry_run).await?;
+            if let Some(limit) = keep.max_bytes.filter(|_| !collected.store.held_by.is_empty()) {
+                output::tell(&over_limit(&collected.store, limit));
+            }
+            collected
         }
-        None => GcReport::default(),
+        None => Collected::default(),
     };
-    output::result(global.format, &report, |report| {
+    output::result(global.format, &collected, |collected| {
+        let store = &collected.store;
         let verb = if args.dry_run { "would remove" } else { "removed" };
+        let engine = match collected.engine_bytes {
+            Some(bytes) => format!(", and {} in the engine", show_size(bytes)),
+            None => String::new(),
+        };
         format!(
-            "{verb} {} checkpoint and artifact entries, {} files ({}) and {} runs\n",
-            report.entries.len(),
-            report.files,
-            show_size(report.bytes),
-            report.runs.len()
+            "{verb} {} checkpoint and artifact entries, {} files ({}), {} runs ({}){engine}\n\
+             {} in the store stay\n",
+            store.entries.len(),
+            store.files,
+            show_size(store.bytes),
+            collected.runs.len(),
+            show_size(collected.run_bytes),
+            show_size(store.kept_bytes),
         )
     });
     Ok(exit::OK)
+}
+
+/// Holders of more than the limit that are named.
+const NAMED: usize = 5;
+
+/// Why the store stays larger than asked for.
+fn over_limit(report: &GcReport, limit: u64) -> String {
+    let named: Vec<_> = report.held_by.iter().take(NAMED).collect();
+    let mut text = format!(
+        "the store stays above {}: {} are needed by the newest checkpoint of each stage, pinned ones and boot reports\n",
+        show_size(limit),
+        show_size(report.kept_bytes)
+    );
+    for holding in &named {
+        text.push_str(&format!("  {} {}\n", show_size(holding.bytes), holding.stage));
+    }
+    if report.held_by.len() > NAMED {
+        text.push_str(&format!("  and {} more stages\n", report.held_by.len() - NAMED));
+    }
+    text + "isokiln checkpoint rm STAGE gives up all checkpoints of a stage; then run isokiln gc again"
 }

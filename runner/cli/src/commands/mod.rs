@@ -90,7 +90,7 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
 
 /// Says why nothing happens for now.
 fn tell_waiting(holder: &str) {
-    output::tell(&format!("waiting for {holder}, which writes to the same store"));
+    output::tell(&format!("waiting for {holder}"));
 }
 
 /// The edges that commands use. Builds and tests tell what happens in the format asked for; every other

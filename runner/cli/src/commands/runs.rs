@@ -114,7 +114,6 @@ fn word(state: RunState) -> &'static str {
         RunState::Failed => "failed",
         RunState::Cancelled => "cancelled",
         RunState::Killed => "killed",
-        RunState::Elsewhere => "not known here",
     }
 }
 
@@ -123,7 +122,7 @@ fn style(state: RunState) -> Style {
         RunState::Running => words::calm(),
         RunState::Finished => words::good(),
         RunState::Failed | RunState::Killed => words::bad(),
-        RunState::Cancelled | RunState::Elsewhere => words::fair(),
+        RunState::Cancelled => words::fair(),
     }
     .for_stdout()
 }
@@ -133,7 +132,7 @@ fn time(report: &RunReport) -> String {
     let seconds = match report.state {
         RunState::Finished | RunState::Failed | RunState::Cancelled => report.record.seconds,
         RunState::Running => report.seconds,
-        RunState::Killed | RunState::Elsewhere => return String::new(),
+        RunState::Killed => return String::new(),
     };
     show_duration(Duration::from_secs_f64(seconds))
 }

@@ -4,6 +4,7 @@
 //! enters by its layers, not by its key: a parent that is rebuilt with the same result changes nothing
 //! downstream.
 
+mod estimate;
 mod inputs;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use crate::image::Checkpoint;
 use crate::names::StageName;
 use crate::pipeline::{Pipeline, Stage};
 
+pub use estimate::{Estimate, History, Taken};
 pub use inputs::{BuildContext, Change, StageInputs, stage_inputs, stage_variables};
 
 /// What a build will do.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 
 use isokiln_core::review::Cost;
 use serde::{Deserialize, Serialize};
+
+use crate::guard::FolderGuard;
 
 /// What a provider was used for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +28,12 @@ pub struct Spent {
 #[derive(Debug)]
 pub struct Ledger {
     file: PathBuf,
-    /// Held while the file is read, changed and replaced.
-    writing: Mutex<()>,
 }
 
 impl Ledger {
     /// `ledger.json` in that folder, which is made when the first call comes.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { file: folder.into().join("ledger.json"), writing: Mutex::new(()) }
+        Self { file: folder.into().join("ledger.json") }
     }
 
     /// What is in the file; nothing if there is none or it does not read.
@@ -44,21 +43,21 @@ impl Ledger {
 
     /// Adds what was used. That this fails only makes the figures smaller than they are.
     pub(super) fn add(&self, provider: &str, spent: Spent) {
-        let Ok(_guard) = self.writing.lock() else { return };
+        let Some(folder) = self.file.parent() else { return };
+        // What another process notes at the same time must not get lost.
+        let Ok(_guard) = fs::create_dir_all(folder).and_then(|()| FolderGuard::take(folder)) else { return };
         let mut all = self.read();
         let entry = all.entry(provider.to_owned()).or_default();
         entry.calls += spent.calls;
         entry.tokens_in += spent.tokens_in;
         entry.tokens_out += spent.tokens_out;
         entry.micro_dollars += spent.micro_dollars;
-        if let Err(error) = self.write(&all) {
+        if let Err(error) = self.write(folder, &all) {
             tracing::debug!(%error, "what agents cost is not noted");
         }
     }
 
-    fn write(&self, all: &BTreeMap<String, Spent>) -> io::Result<()> {
-        let folder = self.file.parent().ok_or(io::ErrorKind::InvalidFilename)?;
-        fs::create_dir_all(folder)?;
+    fn write(&self, folder: &Path, all: &BTreeMap<String, Spent>) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&serde_json::to_vec_pretty(all)?)?;
         file.persist(&self.file)?;

@@ -85,6 +85,7 @@ pub struct Edges {
 
 /// A build in progress.
 pub struct Build {
+    pub(super) home: Home,
     pub(super) store: Store,
     pub(super) run: RunFolder,
     pub(super) project: Project,
@@ -132,6 +133,7 @@ impl Build {
         let store = home.store()?;
         let reviewer = Reviewer::new(home, &run, &project, edges.council, edges.events.clone())?;
         Ok(Self {
+            home: home.clone(),
             store,
             run,
             project,
@@ -158,6 +160,11 @@ impl Build {
     pub async fn run(mut self) -> Result<Outcome, RunError> {
         let started = Instant::now();
         let mut returns = 0;
+        let mut cancel = self.cancel.clone();
+        tokio::select! {
+            () = self.preflight() => {}
+            () = cancelled(&mut cancel) => {}
+        }
         let result = loop {
             match self.run_stages().await {
                 // The blob is out of the way; the next round does without what rests on it.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use isokiln_core::digest::DiffId;
 use isokiln_core::image::Checkpoint;
+use isokiln_core::keep::Keep;
 use isokiln_core::names::RunId;
 use serde::Serialize;
 
@@ -16,7 +18,7 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::docker::{
     BuilderDefinition, DockerSandbox, Engine, builder_images, orphaned_volumes, remove_builder_image, sweep,
 };
-use crate::store::{GcReport, KeepRule, VerifyReport};
+use crate::store::{GcReport, KeepRule, VerifyReport, Writer};
 
 /// What a clean-up removed.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -31,11 +33,17 @@ pub struct CleanReport {
 
 /// Checks every byte of a store. Where something is wrong, sees to it that the next build makes it anew;
 /// `waiting` is told who writes to the store meanwhile.
-pub fn verify(home: &Home, waiting: impl FnOnce(&str)) -> Result<VerifyReport, RunError> {
+pub fn verify(home: &Home, waiting: impl FnMut(&str)) -> Result<VerifyReport, RunError> {
     let store = home.store()?;
-    let report = store.verify(|_| ()).map_err(RunError::store("the store cannot be verified"))?;
+    let failed = || "the store cannot be verified";
+    let entries = store.entries().ok();
+    let mut report = store.verify(|_| ()).map_err(RunError::store(failed()))?;
     if !report.is_clean() {
-        let _lock = home.lock(waiting)?;
+        let _lock = home.lock(&Writer::Alone("verify"), waiting)?;
+        // What a collection has removed meanwhile is no damage.
+        if store.entries().ok() != entries {
+            report = store.verify(|_| ()).map_err(RunError::store(failed()))?;
+        }
         store.repair(&report).map_err(RunError::store("the store cannot be repaired"))?;
     }
     Ok(report)
@@ -50,7 +58,7 @@ impl Session {
         let mut report = CleanReport::default();
         let home = Home::find(root);
         let lock = match &home {
-            Some(home) => Some(self.lock(home).await?),
+            Some(home) => Some(self.lock(home, Writer::Alone("clean")).await?),
             None => None,
         };
         let gone = sweep(&engine).await.map_err(RunError::sandbox(failed()))?;
@@ -97,40 +105,102 @@ impl Session {
 
     /// Forgets old checkpoints and runs, and deletes what nothing refers to any more, in the store and, if
     /// the engine answers, in the engine.
-    pub async fn collect(&self, home: &Home, rule: KeepRule, dry_run: bool) -> Result<GcReport, RunError> {
-        let _lock = self.lock(home).await?;
+    pub async fn collect(&self, home: &Home, keep: Keep, dry_run: bool) -> Result<Collected, RunError> {
+        let _lock = self.lock(home, Writer::Alone("gc")).await?;
         let store = home.store()?;
-        let mut report =
+        let rule = rule(keep, self.clock.seconds());
+        // What frees room without needing any goes first: the disk may be full.
+        let (runs, run_bytes) = collect_runs(home, rule, dry_run)?;
+        let report =
             store.collect(rule, dry_run).map_err(RunError::store("the store cannot be collected"))?;
-        let folders = home.run_folders();
-        for folder in &folders[..folders.len().saturating_sub(rule.newest.max(1))] {
-            report.runs.push(folder.display().to_string());
-            if !dry_run {
-                fs::remove_dir_all(folder)
-                    .map_err(|source| RunError::Folder { path: folder.clone(), source })?;
-            }
-        }
-        if !dry_run {
-            let checkpoints = store.checkpoints().map_err(RunError::store("the store cannot be read"))?;
-            let needed: BTreeSet<DiffId> = checkpoints.iter().flat_map(Checkpoint::diff_ids).collect();
-            self.collect_in_engine(home, &needed).await?;
-        }
-        Ok(report)
+        let checkpoints = store.kept_by(rule).map_err(RunError::store("the store cannot be read"))?;
+        let needed: BTreeSet<DiffId> = checkpoints.iter().flat_map(Checkpoint::diff_ids).collect();
+        let engine_bytes = self.collect_in_engine(home, &needed, dry_run).await?;
+        Ok(Collected { store: report, runs, run_bytes, engine_bytes })
     }
 
     /// Unpacked layers are only a convenience: where no engine answers, there is nothing to give back now.
-    async fn collect_in_engine(&self, home: &Home, needed: &BTreeSet<DiffId>) -> Result<(), RunError> {
-        let Ok(engine) = Engine::connect().await else { return Ok(()) };
+    async fn collect_in_engine(
+        &self,
+        home: &Home,
+        needed: &BTreeSet<DiffId>,
+        dry_run: bool,
+    ) -> Result<Option<u64>, RunError> {
+        let Ok(engine) = Engine::connect().await else { return Ok(None) };
         let failed = || "the engine could not be tidied up";
         let image = BuilderDefinition::bundled().find(&engine).await.map_err(RunError::sandbox(failed()))?;
         let volume = home.volume();
         let there = volume.exists(&engine).await.map_err(RunError::sandbox(failed()))?;
         let (Some(image), true, Ok(run)) = (image, there, "gc".parse::<RunId>()) else {
-            return Ok(());
+            return Ok(None);
         };
-        let sandbox = DockerSandbox::new(engine, image.name, volume, run.clone());
-        let kept = sandbox.keep_only(&run, needed).await.map(drop);
+        let sandbox = DockerSandbox::new(engine, image.name, volume, run);
+        let living = home.living_runs();
+        let collected = async {
+            let bytes = sandbox.weigh(&living, needed).await?;
+            if !dry_run {
+                sandbox.keep_only(&living, Some(needed)).await?;
+            }
+            Ok(bytes)
+        }
+        .await;
         let destroyed = sandbox.destroy().await;
-        kept.and(destroyed).map_err(RunError::sandbox(failed()))
+        let bytes = collected.map_err(RunError::sandbox(failed()))?;
+        destroyed.map_err(RunError::sandbox(failed()))?;
+        Ok(Some(bytes))
     }
+}
+
+/// What a collection removed, or would remove.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct Collected {
+    /// In the store.
+    #[serde(flatten)]
+    pub store: GcReport,
+    /// Folders of old runs.
+    pub runs: Vec<String>,
+    /// Bytes of what they held alone.
+    pub run_bytes: u64,
+    /// Bytes in the engine; absent where no engine answers or it holds nothing of this folder.
+    pub engine_bytes: Option<u64>,
+}
+
+/// The rule that a wish for what stays comes to now, in seconds since 1970.
+fn rule(keep: Keep, now: i64) -> KeepRule {
+    let since = keep.younger.map(|age| now.saturating_sub_unsigned(age.as_secs()));
+    KeepRule { newest: keep.newest, since, max_bytes: keep.max_bytes }
+}
+
+/// Removes the folders of old runs; gives their paths, and the bytes that this frees or would free.
+pub(super) fn collect_runs(
+    home: &Home,
+    rule: KeepRule,
+    dry_run: bool,
+) -> Result<(Vec<String>, u64), RunError> {
+    let folders = home.run_folders();
+    let old = &folders[..folders.len().saturating_sub(rule.newest.max(1))];
+    let living = home.living_runs();
+    let (mut gone, mut bytes) = (Vec::new(), 0);
+    for folder in old {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let began = jiff::fmt::strtime::parse("%Y%m%d-%H%M%S", name.get(..15).unwrap_or_default());
+        let began = began.and_then(|time| time.to_datetime()).and_then(|time| time.in_tz("UTC"));
+        let is_young =
+            matches!((began, rule.since), (Ok(began), Some(since)) if began.timestamp().as_second() >= since);
+        if is_young || living.iter().any(|run| run.as_str() == name) {
+            continue;
+        }
+        bytes += own_bytes(folder);
+        gone.push(folder.display().to_string());
+        if !dry_run {
+            fs::remove_dir_all(folder).map_err(|source| RunError::Folder { path: folder.clone(), source })?;
+        }
+    }
+    Ok((gone, bytes))
+}
+
+/// Bytes of the files in a folder that lie nowhere else: an ISO is mostly the store's too.
+fn own_bytes(folder: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(folder).into_iter().flatten().filter_map(|file| file.metadata().ok());
+    files.filter(|facts| facts.is_file() && facts.nlink() == 1).map(|facts| facts.len()).sum()
 }

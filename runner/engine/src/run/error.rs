@@ -12,6 +12,7 @@ use isokiln_core::review::RuleSetError;
 use isokiln_core::suggest::nearest;
 use isokiln_core::units::show_size;
 
+use super::room::is_disk_full;
 use crate::archive::ArchiveError;
 use crate::boot::BootError;
 use crate::definition::DefinitionError;
@@ -171,6 +172,18 @@ pub enum RunError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// A stage found no room on a file system.
+    #[error("stage {stage} cannot go on: {what}")]
+    NoRoom {
+        /// The stage.
+        stage: StageName,
+        /// Which file system, and what is left there.
+        what: String,
+        /// What would make room, with sizes.
+        advice: String,
+        /// What could not be done for want of it.
+        source: Box<RunError>,
+    },
     /// Two stages leave a file of the same name.
     #[error("stages {first} and {second} both leave a file {name:?}")]
     SameArtifact {
@@ -298,6 +311,7 @@ impl RunError {
             | Self::Store { .. }
             | Self::DamagedCheckpoint { .. }
             | Self::RolledBack { .. }
+            | Self::NoRoom { .. }
             | Self::Folder { .. }
             | Self::NoAnswer { .. }
             | Self::Supervisor(_)
@@ -386,9 +400,8 @@ impl RunError {
             Self::DamagedCheckpoint { .. } | Self::RolledBack { .. } => {
                 Some("build again: it makes anew what is damaged".to_owned())
             }
-            Self::Folder { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Some(full_disk_hint())
-            }
+            Self::NoRoom { advice, .. } => Some(advice.clone()),
+            Self::Folder { source, .. } if is_disk_full(source) => Some(full_disk_hint()),
             Self::ReadPipeline { .. }
             | Self::Pipeline { .. }
             | Self::Kind(_)

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use isokiln_core::boot::BootReport;
 use isokiln_core::event::Event;
+use isokiln_core::exit;
+use isokiln_core::names::StageName;
 use isokiln_core::record::RunRecord;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::clock::Clock;
 use super::error::RunError;
@@ -27,8 +30,24 @@ pub struct Events {
     reporters: Arc<[Arc<dyn Reporter>]>,
     recorder: Arc<Mutex<Option<Recorder>>>,
     clock: Arc<dyn Clock>,
+    lost: Arc<LostSlot>,
     /// Where else the boot tests' results go as JUnit XML.
     junit: Option<PathBuf>,
+}
+
+/// Why a run's record has come to an end before the run.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// The stage that was the last to do something.
+    pub(super) stage: Option<StageName>,
+    /// What could not be written.
+    pub(super) error: RunError,
+}
+
+#[derive(Default)]
+struct LostSlot {
+    lost: Mutex<Option<Lost>>,
+    told: Notify,
 }
 
 /// Writes a run's files: every event to `events.jsonl`, what they come to into `run.json` and `junit.xml`.
@@ -39,6 +58,8 @@ struct Recorder {
     /// As many as the record has boot tests, in the same order.
     reports: Vec<BootReport>,
     junit: Vec<PathBuf>,
+    /// The stage that was the last to do something.
+    stage: Option<StageName>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +72,8 @@ struct Stamped<'e> {
 impl Events {
     /// Events that are told to `reporters` and, once there is a run, recorded in its folder.
     pub fn new(reporters: impl Into<Arc<[Arc<dyn Reporter>]>>, clock: Arc<dyn Clock>) -> Self {
-        Self { reporters: reporters.into(), recorder: Arc::new(Mutex::new(None)), clock, junit: None }
+        let reporters = reporters.into();
+        Self { reporters, recorder: Arc::default(), clock, lost: Arc::default(), junit: None }
     }
 
     /// The same, but boot tests' results also go to this file as JUnit XML. Until the run has ended, the file says that
@@ -70,6 +92,7 @@ impl Events {
             path: run.record(),
             reports: Vec::new(),
             junit: [run.junit()].into_iter().chain(self.junit.clone()).collect(),
+            stage: None,
         };
         if let Ok(mut slot) = self.recorder.lock() {
             *slot = Some(recorder);
@@ -78,19 +101,43 @@ impl Events {
     }
 
     /// Something happened.
-    pub fn emit(&self, event: Event) {
+    pub fn emit(&self, mut event: Event) {
         let now = self.clock.nanoseconds();
         if !event.is_ephemeral()
             && let Ok(mut slot) = self.recorder.lock()
             && let Some(recorder) = slot.as_mut()
-            && let Err(error) = recorder.take(&event, now)
+            && let Err((path, source)) = recorder.take(&event, now)
         {
-            tracing::warn!("events are no longer recorded: {error}");
+            if let Event::RunFinished { exit_code, error, .. } = &mut event
+                && *exit_code == exit::OK
+            {
+                // What is told last must not differ from what the command ends with.
+                *exit_code = exit::NOT_READY;
+                *error = Some(format!("cannot write {}: {source}", path.display()));
+            }
+            let lost = Lost { stage: recorder.stage.take(), error: RunError::Folder { path, source } };
             *slot = None;
+            *self.lost.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
+            self.lost.told.notify_one();
         }
         for reporter in self.reporters.iter() {
             reporter.event(&event, now as f64 / 1e9);
         }
+    }
+
+    /// Resolves when events can no longer be recorded.
+    pub(super) async fn lost(&self) -> Lost {
+        loop {
+            if let Some(lost) = self.take_lost() {
+                return lost;
+            }
+            self.lost.told.notified().await;
+        }
+    }
+
+    /// Why events are no longer recorded, where nobody has asked before.
+    pub(super) fn take_lost(&self) -> Option<Lost> {
+        self.lost.lost.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Something worth a person's attention.
@@ -100,22 +147,35 @@ impl Events {
 }
 
 impl Recorder {
-    fn take(&mut self, event: &Event, nanoseconds: u128) -> io::Result<()> {
+    /// Writes an event down; fails with what could not be written.
+    fn take(&mut self, event: &Event, nanoseconds: u128) -> Result<(), (PathBuf, io::Error)> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |error| (path, error)
+        };
+        let events = self.path.with_file_name("events.jsonl");
         let time = jiff::Timestamp::from_nanosecond(nanoseconds.try_into().unwrap_or(0))
             .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let stamped = Stamped { time: time.to_string(), event };
-        writeln!(self.events, "{}", serde_json::to_string(&stamped)?)?;
+        if let Some(stage) = event.stage() {
+            self.stage = Some(stage.clone());
+        }
+        // In one piece, so that a reader finds whole lines, and a full disk cuts none in two.
+        let line = serde_json::to_string(&stamped).map_err(io::Error::from).map_err(at(&events))? + "\n";
+        self.events.write_all(line.as_bytes()).map_err(at(&events))?;
         self.record.absorb(event);
         if let Event::BootFinished { report, .. } = event {
             self.reports.push((**report).clone());
         }
         // A reader finds the run from its first moment, and is told when it is over.
         if matches!(event, Event::RunStarted { .. } | Event::RunFinished { .. }) {
-            replace_file(&self.path, (serde_json::to_string_pretty(&self.record)? + "\n").as_bytes())?;
+            let record = serde_json::to_string_pretty(&self.record).map_err(io::Error::from);
+            let written = record.and_then(|record| replace_file(&self.path, (record + "\n").as_bytes()));
+            written.map_err(at(&self.path))?;
         }
         if matches!(event, Event::RunFinished { .. }) {
             for path in &self.junit {
-                write_junit(path, &self.record, &self.reports)?;
+                write_junit(path, &self.record, &self.reports).map_err(at(path))?;
             }
         }
         Ok(())

@@ -25,10 +25,9 @@ pub(super) fn explain(
 ) -> Failure {
     let failure = |cause: String, hint: &str| Failure { cause, hint: Some(hint.to_owned()) };
     if let Some(full) = rooms.iter().find(|room| room.is_full()) {
-        return failure(
-            format!("{} is full ({})", full.what, room(full.bytes, full.inodes)),
-            "free some space there (docker system df, isokiln clean), then build again: it continues from the last checkpoint",
-        );
+        // What would make room there is for the caller to find out.
+        let cause = format!("{} is full ({})", full.what, room(full.bytes, full.inodes));
+        return Failure { cause, hint: None };
     }
     match exit {
         StageExit::TimedOut => failure(

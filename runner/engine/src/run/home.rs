@@ -1,16 +1,21 @@
-//! isokiln's folder in a project: `.isokiln/`, with the store, the runs and the lock.
+//! isokiln's folder in a project: `.isokiln/`, with the store, the runs and the locks.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use isokiln_core::keep::Keep;
 use isokiln_core::names::{ProfileName, RunId, StageName};
 
 use super::clock::Clock;
 use super::error::RunError;
-use crate::sandbox::docker::{StoreVolume, owner};
-use crate::store::{Store, WriterLock};
+use crate::definition::Definition;
+use crate::guard::FolderGuard;
+use crate::sandbox::docker::StoreVolume;
+use crate::store::{RealDisk, Store, Writer, WriterLock, make_folders};
 
 /// `.isokiln/`.
 #[derive(Debug, Clone)]
@@ -18,27 +23,30 @@ pub struct Home {
     root: PathBuf,
 }
 
-/// `.isokiln/runs/ID/`.
+/// `.isokiln/runs/ID/`, of a run that lives as long as this does.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     /// The run.
     pub id: RunId,
     path: PathBuf,
+    /// By it others know that the run lives.
+    _life: Arc<FolderGuard>,
 }
 
 /// Nanoseconds in a second, and the parts of it that ids of runs tell apart.
 const SECOND: i128 = 1_000_000_000;
 const TICKS: i128 = 1 << 16;
-/// File in a run's folder that names the process that has the run.
-pub(super) const OWNER: &str = "owner";
+/// File in a run's folder that names the process that has the run; it says so as long as that holds the folder.
+pub(super) const PID: &str = "pid";
 
 /// Everything that isokiln makes in its folder. The lock is last: whoever removes all holds it.
-const OWN: [&str; 7] = ["store", "runs", "review", "acceleration.json", "archive.json", "latest", "lock"];
+const OWN: [&str; 9] =
+    ["store", "runs", "review", "acceleration.json", "archive.json", "latest", "latest.new", "locks", "lock"];
 
 impl Home {
     /// The folder, made if need be.
     pub fn open(root: &Path) -> Result<Self, RunError> {
-        let made = fs::create_dir_all(root).and_then(|()| fs::canonicalize(root));
+        let made = make_folders(&RealDisk, root).and_then(|()| fs::canonicalize(root));
         let root = made.map_err(|source| RunError::Folder { path: root.to_owned(), source })?;
         Ok(Self { root })
     }
@@ -64,10 +72,15 @@ impl Home {
         Store::open(self.root.join("store")).map_err(RunError::store("the store cannot be opened"))
     }
 
-    /// Waits for the right to write to the store; `waiting` is told who has it.
-    pub fn lock(&self, waiting: impl FnOnce(&str)) -> Result<WriterLock, RunError> {
-        WriterLock::take(&self.root.join("lock"), waiting)
-            .map_err(RunError::store("the store cannot be locked"))
+    /// Waits for the right to write to the store; `waiting` is told who has it, in words that follow "waiting for".
+    pub fn lock(&self, writer: &Writer, waiting: impl FnMut(&str)) -> Result<WriterLock, RunError> {
+        WriterLock::take(&self.root, writer, waiting).map_err(RunError::store("the store cannot be locked"))
+    }
+
+    /// What the user wants to stay when the store is collected: `keep.toml`, or the defaults where there is none.
+    pub fn keep(&self) -> Result<Keep, RunError> {
+        let file = Definition::at(&self.root.join("keep.toml"))?;
+        Ok(file.map_or_else(|| Ok(Keep::default()), |file| file.read(|_, text| Keep::parse(text)))?)
     }
 
     /// What belongs to this folder inside the engine.
@@ -98,33 +111,51 @@ impl Home {
     /// Makes the folder of a new run.
     pub fn new_run(&self, clock: &dyn Clock) -> Result<RunFolder, RunError> {
         let runs = self.runs();
-        fs::create_dir_all(&runs).map_err(|source| RunError::Folder { path: runs.clone(), source })?;
+        let failed = |path: &Path, source| RunError::Folder { path: path.to_owned(), source };
+        fs::create_dir_all(&runs).map_err(|source| failed(&runs, source))?;
+        let _nobody_counts_runs = self.hold_runs()?;
         let mut now = i128::try_from(clock.nanoseconds()).unwrap_or(0);
-        let folder = loop {
+        loop {
             let time = jiff::Timestamp::from_nanosecond(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let tick = now.rem_euclid(SECOND) * TICKS / SECOND;
             let id = format!("{}-{tick:04x}", time.strftime("%Y%m%d-%H%M%S"));
             let id: RunId =
                 id.parse().map_err(|_| RunError::Network("the clock gives no run id".to_owned()))?;
-            let folder = RunFolder { path: runs.join(id.as_str()), id };
-            match fs::create_dir(&folder.path) {
-                Ok(()) => break folder,
+            let path = runs.join(id.as_str());
+            match fs::create_dir(&path).and_then(|()| FolderGuard::take(&path)) {
+                Ok(life) => {
+                    let label = path.join(PID);
+                    fs::write(&label, format!("{}\n", std::process::id()))
+                        .map_err(|source| failed(&label, source))?;
+                    return Ok(RunFolder { id, path, _life: Arc::new(life) });
+                }
                 // Another has begun within the same tick.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => now += SECOND / TICKS,
-                Err(source) => return Err(folder.error(&folder.path, source)),
+                Err(source) => return Err(failed(&path, source)),
             }
-        };
-        let label = folder.path.join(OWNER);
-        fs::write(&label, owner()).map_err(|source| folder.error(&label, source))?;
-        Ok(folder)
+        }
+    }
+
+    /// While this is held, no run begins.
+    pub(super) fn hold_runs(&self) -> Result<FolderGuard, RunError> {
+        let runs = self.runs();
+        FolderGuard::take(&runs).map_err(|source| RunError::Folder { path: runs, source })
+    }
+
+    /// The runs that live: builds and boot tests, of whatever process.
+    pub(super) fn living_runs(&self) -> BTreeSet<RunId> {
+        let folders = self.run_folders().into_iter().filter(|folder| FolderGuard::is_taken(folder));
+        folders.filter_map(|folder| folder.file_name()?.to_str()?.parse().ok()).collect()
     }
 
     /// Points `latest` at the folder of a build.
     pub(super) fn set_latest(&self, run: &RunFolder) {
         // Convenience only: a file system without links does without.
-        let latest = self.root.join("latest");
-        drop(fs::remove_file(&latest));
-        drop(std::os::unix::fs::symlink(Path::new("runs").join(run.id.as_str()), latest));
+        let new = self.root.join("latest.new");
+        drop(fs::remove_file(&new));
+        // Where two builds begin at the same time, either is the newest.
+        drop(std::os::unix::fs::symlink(Path::new("runs").join(run.id.as_str()), &new));
+        drop(fs::rename(&new, self.root.join("latest")));
     }
 
     /// Folders of all runs, oldest first.

@@ -15,6 +15,7 @@ use super::events::Events;
 use super::home::{Home, replace_file};
 use super::project::Project;
 use crate::archive::{ArchiveError, Fetch, archive_state, host_sources};
+use crate::guard::FolderGuard;
 use crate::library;
 use crate::sandbox::docker::{BuilderImage, Engine};
 
@@ -116,11 +117,14 @@ impl Memory {
         if self.0.get(&key) == Some(state) {
             return;
         }
-        self.0.insert(key, state.clone());
         let path = home.archive_memory();
+        let guard = FolderGuard::take(home.path());
+        // Another build may have remembered the state of another archive meanwhile.
+        *self = Self::load(home);
+        self.0.insert(key, state.clone());
         let json = serde_json::to_vec_pretty(&self.0).unwrap_or_default();
         // Only a memory: without it, a build without network is told so.
-        if let Err(error) = replace_file(&path, &json) {
+        if let Err(error) = guard.and_then(|_guard| replace_file(&path, &json)) {
             tracing::warn!("cannot remember the archive's state in {}: {error}", path.display());
         }
     }

@@ -19,6 +19,7 @@ use super::error::RunError;
 use super::events::Events;
 use super::home::{Home, RunFolder, replace_file};
 use super::project::Project;
+use crate::guard::FolderGuard;
 use crate::review::{Council, Deliberation, SeatSetting};
 use crate::rules::LazyRules;
 
@@ -232,12 +233,13 @@ impl Reviewer {
     /// A cure's outcome is known.
     pub(super) fn learn(&self, signature: &str, action: Action, helped: bool) {
         let mut learnings = self.learnings.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another build may have learnt something meanwhile.
+        let folder = self.memory.parent().unwrap_or(Path::new("."));
+        // Another build may have learnt something meanwhile, or be about to note it.
+        let guard = std::fs::create_dir_all(folder).and_then(|()| FolderGuard::take(folder));
         *learnings = load_learnings(&self.memory);
         learnings.note(signature, action, helped);
         let json = serde_json::to_vec_pretty(&*learnings).unwrap_or_default();
-        let folder = self.memory.parent().map_or(Ok(()), std::fs::create_dir_all);
-        self.kept(folder.and_then(|()| replace_file(&self.memory, &json)));
+        self.kept(guard.and_then(|_guard| replace_file(&self.memory, &json)));
         self.kept(self.coordination.learnings(&learnings));
     }
 

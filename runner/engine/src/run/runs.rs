@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::error::RunError;
 use super::home::Home;
 use super::hub;
-use crate::sandbox::docker::{OwnerState, owner_process, owner_state};
+use crate::guard::FolderGuard;
 
 /// What has become of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,8 +32,6 @@ pub enum RunState {
     Cancelled,
     /// Its process is gone without a word: killed, or the machine went down.
     Killed,
-    /// Its process cannot be seen from here.
-    Elsewhere,
 }
 
 /// A run, as far as it has come.
@@ -104,8 +102,7 @@ impl Home {
         let mut views = self.run_views();
         let Some(given) = given else {
             let newest = views.len().checked_sub(1).ok_or(RunError::NoRuns)?;
-            let running =
-                views.iter().rposition(|view| view.owner() == Some(OwnerState::Alive) && view.goes_on());
+            let running = views.iter().rposition(|view| view.is_alive() && view.goes_on());
             return Ok(views.swap_remove(running.unwrap_or(newest)));
         };
         let matching = |exactly: bool| {
@@ -135,13 +132,13 @@ impl RunView {
         &self.folder
     }
 
-    /// The process that made it; absent where a run is older than isokiln's knowing that.
-    fn owner(&self) -> Option<OwnerState> {
-        Some(owner_state(self.owner_label()?.trim()))
+    fn process(&self) -> Option<u32> {
+        fs::read_to_string(self.folder.join(super::home::PID)).ok()?.trim().parse().ok()
     }
 
-    fn owner_label(&self) -> Option<String> {
-        fs::read_to_string(self.folder.join(super::home::OWNER)).ok()
+    /// Whether the process that made it is there.
+    fn is_alive(&self) -> bool {
+        FolderGuard::is_taken(&self.folder)
     }
 
     /// Whether it has not ended by itself.
@@ -179,8 +176,7 @@ impl RunView {
 
     /// Removes the socket of a process that was killed; tells whether there was one.
     pub(super) fn sweep_socket(&self) -> bool {
-        self.owner() == Some(OwnerState::Gone)
-            && hub::socket_of(&self.folder).is_some_and(|socket| fs::remove_file(socket).is_ok())
+        !self.is_alive() && hub::socket_of(&self.folder).is_some_and(|socket| fs::remove_file(socket).is_ok())
     }
 
     /// How far it is.
@@ -222,13 +218,12 @@ impl RunView {
                 _ => {}
             }
         }
-        let state = match (record.exit_code, self.owner()) {
+        let state = match (record.exit_code, self.is_alive()) {
             (Some(exit::OK), _) => RunState::Finished,
             (Some(exit::CANCELLED), _) => RunState::Cancelled,
             (Some(_), _) => RunState::Failed,
-            (None, Some(OwnerState::Alive)) => RunState::Running,
-            (None, Some(OwnerState::Gone)) => RunState::Killed,
-            (None, Some(OwnerState::Unknown) | None) => RunState::Elsewhere,
+            (None, true) => RunState::Running,
+            (None, false) => RunState::Killed,
         };
         let is_running = state == RunState::Running;
         let now =
@@ -245,7 +240,7 @@ impl RunView {
         });
         RunReport {
             state,
-            pid: self.owner_label().filter(|_| is_running).and_then(|label| owner_process(label.trim())),
+            pid: self.process().filter(|_| is_running),
             seconds,
             started,
             place,

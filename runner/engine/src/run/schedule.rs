@@ -75,7 +75,13 @@ impl Build {
             // Bottom to top.
             let mut line: Vec<_> =
                 stage.parent.iter().filter_map(|parent| lines.get(parent)).flatten().cloned().collect();
-            running.push(schedule.process(stage, line.clone(), sender));
+            let work = schedule.process(stage, line.clone(), sender);
+            running.push(async move {
+                match work.await {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.with_room(&stage.name, error).await),
+                }
+            });
             line.push(receiver);
             lines.insert(stage.name.clone(), line);
         }
@@ -109,6 +115,16 @@ impl Build {
                         }
                     }
                 },
+                lost = self.events.lost() => {
+                    // A run whose record has a gap would be taken for something that it was not.
+                    stop_sender.send_replace(Cancel::Now);
+                    let stage = lost.stage.as_ref().or_else(|| stages.first().map(|stage| &stage.name));
+                    let error = lost.error;
+                    first_error = Some(match stage {
+                        Some(stage) => self.with_room(stage, error).await,
+                        None => error,
+                    });
+                }
                 Ok(()) = wish.changed() => {
                     let wish = *wish.borrow_and_update();
                     stop_sender.send_if_modified(|stop| {

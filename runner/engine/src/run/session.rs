@@ -17,7 +17,7 @@ use super::build::{Build, BuildOptions, Edges, Outcome};
 use super::clock::Clock;
 use super::council::council;
 use super::error::RunError;
-use super::events::Events;
+use super::events::{Events, Lost};
 use super::home::{Home, RunFolder};
 use super::hub::{Hub, Listening};
 use super::mirrors::ArchiveMirrors;
@@ -25,10 +25,11 @@ use super::prepare::{build_context, machine_sources};
 use super::project::Project;
 use super::recover::Consent;
 use super::results::compare;
+use super::room::without_run_room;
 use crate::archive::Fetch;
 use crate::sandbox::docker::{BuilderImage, DockerSandbox, Engine, Route, remove_own, sweep};
 use crate::sandbox::{CancelWatch, cancelled};
-use crate::store::WriterLock;
+use crate::store::{Writer, WriterLock};
 
 /// The edges that a command uses.
 pub struct Session {
@@ -110,7 +111,7 @@ impl Session {
         let mut script_seconds = 0.0;
         let is_partial = options.until.is_some();
         let result = async {
-            let _lock = self.lock(home).await?;
+            let _lock = self.lock(home, Writer::Build(project.pipeline.name.clone())).await?;
             home.set_latest(&run);
             // First of all: what the archive is may have to be asked of the image.
             let image = self.ensure_image(&engine, None, false, &run.id).await?;
@@ -162,7 +163,7 @@ impl Session {
         }
         .await;
         self.end(started, script_seconds, result.as_ref().copied());
-        result
+        self.unless_lost(home, result)
     }
 
     /// Boots the ISOs that a build has left; gives the exit code, or `None` where there was nothing to test.
@@ -257,7 +258,7 @@ impl Session {
         }
         .await;
         self.end(started, 0.0, result.as_ref().map(|tested| tested.exit_code));
-        result
+        self.unless_lost(home, result)
     }
 
     /// Makes the builder image, or finds it.
@@ -273,10 +274,10 @@ impl Session {
     }
 
     /// Waits for the right to write to the folder's store, unless the user wishes to stop.
-    pub(super) async fn lock(&self, home: &Home) -> Result<WriterLock, RunError> {
+    pub(super) async fn lock(&self, home: &Home, writer: Writer) -> Result<WriterLock, RunError> {
         let (home, events) = (home.clone(), self.events.clone());
         let lock = tokio::task::spawn_blocking(move || {
-            home.lock(|holder| events.warn(format!("waiting for {holder}, which writes to the same store")))
+            home.lock(&writer, |holder| events.warn(format!("waiting for {holder}")))
         });
         self.until_cancelled(lock)
             .await?
@@ -349,6 +350,15 @@ impl Session {
             self.events.warn(format!("isokiln attach and cancel do not reach this run: {error}"));
         }
         Ok((run, listening.ok()))
+    }
+
+    /// A run that went well has not, if its record did not become whole.
+    fn unless_lost<T>(&self, home: &Home, result: Result<T, RunError>) -> Result<T, RunError> {
+        match (result, self.events.take_lost()) {
+            (Ok(_), Some(Lost { stage: Some(stage), error })) => Err(without_run_room(home, &stage, error)),
+            (Ok(_), Some(Lost { error, .. })) => Err(error),
+            (result, _) => result,
+        }
     }
 
     fn end(&self, started: Instant, script_seconds: f64, result: Result<u8, &RunError>) {

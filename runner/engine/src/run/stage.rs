@@ -1,7 +1,6 @@
 //! Running one stage's script.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use super::error::RunError;
 use super::failure::{Failure, explain};
 use super::listen::listen;
 use super::prepare::PROXY_VARIABLES;
+use super::room::{RUN_DISK, left_at};
 use crate::sandbox::{CancelWatch, ContainerFile, Dismissed, StageExit, StageSpec, Tree};
 
 /// Messages and output that may wait between container and log.
@@ -94,8 +94,11 @@ impl Build {
             }
             dismissed.map_err(RunError::sandbox(format!("stage {} could not be ended", stage.name)))?;
             let facts = self.facts(stage, end.exit, end.rooms, end.resolves, context).await;
-            let failure =
+            let mut failure =
                 explain(end.exit, heard.failed, &facts.rooms, &stage.limits, stage.network, &heard.tail);
+            if let Some(full) = facts.rooms.iter().find(|room| room.is_full()) {
+                failure.hint = Some(self.advice_for(full).await);
+            }
             let status = match end.exit {
                 StageExit::Status(status) => status,
                 StageExit::TimedOut => TIMED_OUT,
@@ -142,7 +145,11 @@ impl Build {
             StageExit::OutOfMemory => End::OutOfMemory,
             StageExit::Lost | StageExit::Cancelled => End::Lost,
         };
-        rooms.extend(room_at(self.run.path(), "the disk of isokiln's folder"));
+        rooms.extend(left_at(self.run.path()).map(|(bytes, inodes)| Room {
+            what: RUN_DISK.to_owned(),
+            bytes,
+            inodes,
+        }));
         let has_archive = stage.archive && stage.network;
         let clock_offset = if has_archive { self.mirrors.clock_offset(&context.archive).await } else { None };
         Facts { end, rooms, clock_offset, resolves, has_network: Some(stage.network) }
@@ -212,13 +219,4 @@ impl Build {
             epoch: context.epoch,
         }
     }
-}
-
-/// Room on the file system that holds a path.
-fn room_at(path: &Path, what: &str) -> Option<Room> {
-    let left = nix::sys::statvfs::statvfs(path).ok()?;
-    let bytes = left.blocks_available().saturating_mul(left.fragment_size());
-    // Some file systems count no inodes.
-    let inodes = if left.files() == 0 { u64::MAX } else { left.files_available() };
-    Some(Room { what: what.to_owned(), bytes, inodes })
 }

@@ -73,12 +73,17 @@ impl Build {
 
     /// Deletes from the engine what no checkpoint needs, but for the layers that this run has `made` and
     /// may not have stored yet, and what failed stages of earlier runs left; gives the layers that lie
-    /// unpacked.
+    /// unpacked. Another run may rest on layers that are in no checkpoint: while one lives, all stay.
     async fn tidy(&self, made: &BTreeSet<DiffId>) -> Result<BTreeSet<DiffId>, RunError> {
+        let _none_begins = self.home.hold_runs()?;
+        let mut living = self.home.living_runs();
+        // Also where the file system knows no locks of folders.
+        living.insert(self.run.id.clone());
+        let is_alone = living.len() == 1;
         let checkpoints = self.store.checkpoints().map_err(RunError::store("the store cannot be read"))?;
         let needed = checkpoints.iter().flat_map(Checkpoint::diff_ids).chain(made.iter().copied()).collect();
         self.sandbox
-            .keep_only(&self.run.id, &needed)
+            .keep_only(&living, Some(&needed).filter(|_| is_alone))
             .await
             .map_err(RunError::sandbox("the engine could not be tidied up"))
     }

@@ -273,13 +273,16 @@ pub trait Sandbox: Send + Sync {
     /// One of the files that a stage has left.
     async fn artifact(&self, run: &RunId, stage: &StageName, name: &str) -> Result<Outflow, SandboxError>;
 
-    /// Deletes the layers that are not in the list, and what failed stages of other runs left; gives those of
-    /// the list that lie unpacked and whole.
+    /// Deletes the layers that are not in the list, where there is one, and what the stages of runs left that are not
+    /// in `runs`; gives the layers that lie unpacked and whole.
     async fn keep_only(
         &self,
-        run: &RunId,
-        layers: &BTreeSet<DiffId>,
+        runs: &BTreeSet<RunId>,
+        layers: Option<&BTreeSet<DiffId>>,
     ) -> Result<BTreeSet<DiffId>, SandboxError>;
+
+    /// Bytes that [`Sandbox::keep_only`] would free.
+    async fn weigh(&self, runs: &BTreeSet<RunId>, layers: &BTreeSet<DiffId>) -> Result<u64, SandboxError>;
 
     /// Bytes and inodes free where layers lie.
     async fn free_space(&self) -> Result<(u64, u64), SandboxError>;

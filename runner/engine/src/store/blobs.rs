@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use isokiln_core::digest::{Digest, Hasher};
 
-use super::disk::DiskFile;
+use super::disk::{DiskFile, rename_durably};
 use super::{IoContext, Store, StoreError};
 
 /// Begins the names of files that are still being written. A writer that died leaves them behind;
@@ -35,8 +35,8 @@ pub(super) struct BlobWriter<'s> {
 
 impl Store {
     pub(super) fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
-        let temporary = temporary_name(&self.blob_folder());
-        let file = self.disk.create(&temporary).on("write", &temporary)?;
+        let folder = self.blob_folder();
+        let (temporary, file) = self.create_temporary(&folder).on("write", &folder)?;
         Ok(BlobWriter {
             store: self,
             temporary,
@@ -49,9 +49,13 @@ impl Store {
     /// Stores bytes; gives their digest.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
+        let folder = self.blob_folder();
+        let _guard = self.guard().on("lock", &self.root)?;
         // What is there may be damaged; writing it again makes it whole.
-        if self.get(digest).is_err() {
-            self.replace(&self.blob_path(digest), bytes)?;
+        match self.get(digest) {
+            // Whoever gave it its name may have been killed before the name was safe.
+            Ok(_) => self.disk.sync_folder(&folder).on("write", &folder)?,
+            Err(_) => self.replace(&self.blob_path(digest), bytes)?,
         }
         Ok(digest)
     }
@@ -97,10 +101,15 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).on("replace", path),
             _ => {}
         }
-        if fs::hard_link(&blob, path).is_err() {
-            fs::copy(&blob, path).map(drop).on("write", path)?;
+        if fs::hard_link(&blob, path).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        let copied = fs::copy(&blob, path);
+        if copied.is_err() {
+            // A part of a file must not be taken for the file.
+            drop(fs::remove_file(path));
+        }
+        copied.map(drop).on("write", path)
     }
 
     /// Every file where blobs lie, with its bytes: blobs by digest, and what is left of writing and of damage.
@@ -133,15 +142,30 @@ impl Store {
         Ok(self.blob_files()?.iter().filter_map(|file| Some((file.digest?, file.size))).collect())
     }
 
+    /// A new file with a name that no blob has.
+    fn create_temporary(&self, folder: &Path) -> io::Result<(PathBuf, Box<dyn DiskFile>)> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("{TEMPORARY}{}-{count}", std::process::id()));
+            match self.disk.create(&path) {
+                Ok(file) => return Ok((path, file)),
+                // A writer that was killed had the same process id, as the first process of a container always has.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Replaces a file in one step.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let temporary = temporary_name(path.parent().unwrap_or(&self.root));
+        let folder = path.parent().unwrap_or(&self.root);
+        let (temporary, mut file) = self.create_temporary(folder).on("write", path)?;
         let written = (|| {
-            let mut file = self.disk.create(&temporary)?;
             file.write_all(bytes)?;
             file.sync()?;
             drop(file);
-            self.disk.rename(&temporary, path)
+            rename_durably(&*self.disk, &temporary, path)
         })();
         if written.is_err() {
             // The first error is the one to tell; what is left is a file that the collector knows.
@@ -162,7 +186,9 @@ impl BlobWriter<'_> {
                 let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
                 file.sync()?;
             }
-            self.store.disk.rename(&self.temporary, &path)
+            // Nobody may set this blob aside for the damage that the one before it had.
+            let _guard = self.store.guard()?;
+            rename_durably(&*self.store.disk, &self.temporary, &path)
         })();
         renamed.on("write", &path)?;
         Ok((digest, self.size))
@@ -227,10 +253,4 @@ impl StoreError {
             None => Self::Io { action: "read", path: path.to_owned(), source: error },
         }
     }
-}
-
-fn temporary_name(folder: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    folder.join(format!("{TEMPORARY}{}-{count}", std::process::id()))
 }

@@ -9,6 +9,7 @@ use isokiln_core::image::{Artifact, Checkpoint, Documents, Entry, EntryNote, Rol
 use isokiln_core::names::{PipelineName, StageName};
 
 use super::blobs::ASIDE;
+use super::disk::rename_durably;
 use super::{IoContext, Store, StoreError};
 
 /// Larger than any manifest, in bytes: larger blobs are not read in search of one.
@@ -33,6 +34,23 @@ impl Store {
         self.replace(&self.index_path(), &Entry::write_index(entries))
     }
 
+    /// Changes the index as no other process does at the same time. It is written if `change` gives other entries.
+    fn update<T>(
+        &self,
+        change: impl FnOnce(Vec<Entry>) -> Result<(Vec<Entry>, T), StoreError>,
+    ) -> Result<T, StoreError> {
+        let _guard = self.guard().on("lock", &self.root)?;
+        let before = self.entries()?;
+        let (after, outcome) = change(before.clone())?;
+        if after.len() < before.len() {
+            self.write_fewer_entries(&after)?;
+        } else if after != before {
+            self.write_entries(&after)?;
+        }
+        self.keep_reserve();
+        Ok(outcome)
+    }
+
     /// Stores a manifest and what it is made of, then enters it in the index. An older entry with the
     /// same key and role gives way, and a stage that has a new checkpoint is no longer rolled back.
     pub fn add(&self, documents: &Documents, note: EntryNote) -> Result<Entry, StoreError> {
@@ -41,38 +59,37 @@ impl Store {
         }
         let manifest = self.put(&documents.manifest)?;
         let entry = Entry { manifest, size: documents.manifest.len() as u64, note };
-        let mut entries = self.entries()?;
         let of_stage =
             |note: &EntryNote| (&note.pipeline, &note.stage) == (&entry.note.pipeline, &entry.note.stage);
-        entries.retain(|other| {
-            !of_stage(&other.note) || (other.note.role, other.note.key) != (entry.note.role, entry.note.key)
-        });
-        if entry.note.role == Role::Checkpoint {
-            // A stage that was rolled back to and has been run again goes on from its new checkpoint.
-            entries
-                .iter_mut()
-                .filter(|other| of_stage(&other.note))
-                .for_each(|other| other.note.pinned = false);
-        }
-        entries.push(entry.clone());
-        self.write_entries(&entries)?;
+        self.update(|mut entries| {
+            entries.retain(|other| {
+                !of_stage(&other.note)
+                    || (other.note.role, other.note.key) != (entry.note.role, entry.note.key)
+            });
+            if entry.note.role == Role::Checkpoint {
+                // A stage that was rolled back to and has been run again goes on from its new checkpoint.
+                entries
+                    .iter_mut()
+                    .filter(|other| of_stage(&other.note))
+                    .for_each(|other| other.note.pinned = false);
+            }
+            entries.push(entry.clone());
+            Ok((entries, ()))
+        })?;
         Ok(entry)
     }
 
     /// Keeps the entries that pass; gives those that went.
     pub fn retain(&self, mut keep: impl FnMut(&Entry) -> bool) -> Result<Vec<Entry>, StoreError> {
-        let (kept, gone): (Vec<_>, Vec<_>) = self.entries()?.into_iter().partition(|entry| keep(entry));
-        if !gone.is_empty() {
-            self.write_entries(&kept)?;
-        }
-        Ok(gone)
+        self.update(|entries| Ok(entries.into_iter().partition(|entry| keep(entry))))
     }
 
     /// Changes entries in place.
     pub fn edit(&self, mut edit: impl FnMut(&mut Entry)) -> Result<(), StoreError> {
-        let mut entries = self.entries()?;
-        entries.iter_mut().for_each(&mut edit);
-        self.write_entries(&entries)
+        self.update(|mut entries| {
+            entries.iter_mut().for_each(&mut edit);
+            Ok((entries, ()))
+        })
     }
 
     /// The newest entry with that role and key.
@@ -123,8 +140,12 @@ impl Store {
 
     /// The entries that are [`usable`](Self::usable), and those that are not with the reason; oldest first.
     pub fn sorted_out(&self) -> Result<(Vec<Entry>, Vec<DamagedEntry>), StoreError> {
+        self.sort_out(self.entries()?)
+    }
+
+    fn sort_out(&self, entries: Vec<Entry>) -> Result<(Vec<Entry>, Vec<DamagedEntry>), StoreError> {
         let (mut usable, mut damaged) = (Vec::new(), Vec::new());
-        for entry in self.entries()? {
+        for entry in entries {
             match self.usable(&entry) {
                 Ok(()) => usable.push(entry),
                 Err(error) if error.is_damage() => damaged.push((entry, error)),
@@ -157,22 +178,22 @@ impl Store {
 
     /// Takes everything out of the index that is not usable, so that a build makes it anew; gives what went.
     pub fn forget_damaged(&self) -> Result<Vec<DamagedEntry>, StoreError> {
-        let (usable, damaged) = self.sorted_out()?;
-        if !damaged.is_empty() {
-            self.write_entries(&usable)?;
-        }
-        Ok(damaged)
+        self.update(|entries| self.sort_out(entries))
     }
 
-    /// Puts a blob with wrong bytes out of the way: what rests on it is no longer usable. The bytes stay
+    /// Puts a blob out of the way if its bytes are wrong: what rests on it is no longer usable. The bytes stay
     /// until the next collection.
     pub fn set_aside(&self, broken: Digest) -> Result<(), StoreError> {
         let path = self.blob_path(broken);
-        if !path.exists() {
-            return Ok(());
+        let _guard = self.guard().on("lock", &self.root)?;
+        match self.check(broken) {
+            Ok(false) => {}
+            // Another process has set it aside, or has made it anew.
+            Ok(true) | Err(StoreError::Missing { .. }) => return Ok(()),
+            Err(error) => return Err(error),
         }
         let aside = self.blob_folder().join(format!("{ASIDE}{}", broken.hex()));
-        self.disk.rename(&path, &aside).on("rename", &path)
+        rename_durably(&*self.disk, &path, &aside).on("rename", &path)
     }
 
     /// The entries that the manifests among the blobs tell of, for when the index is lost.

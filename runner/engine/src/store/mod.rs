@@ -1,16 +1,19 @@
 //! The store: an OCI image layout on the user's disk that holds every checkpoint.
 //!
-//! One writer at a time ([`WriterLock`]); readers never wait. Blobs are written to a temporary file,
-//! synced and renamed, and the index after them, so that a crash at any instant leaves a store that
-//! verifies. Bytes are checked against their digest whenever they are read.
+//! Builds add to it side by side, and whoever removes something is alone ([`WriterLock`]); readers never wait. Blobs
+//! are written to a temporary file, synced and renamed, and the index after them, so that a crash at any instant
+//! leaves a store that verifies. Bytes are checked against their digest whenever they are read.
 
 mod blobs;
+#[cfg(test)]
+mod cuts;
 mod disk;
 mod export;
 mod gc;
 mod index;
 mod layers;
 mod lock;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -21,11 +24,13 @@ use std::sync::Arc;
 use isokiln_core::digest::Digest;
 use isokiln_core::layer::LayerError;
 
-pub use disk::{Disk, DiskFile, RealDisk};
-pub use gc::{GcReport, KeepRule};
+use crate::guard::FolderGuard;
+
+pub use disk::{Disk, DiskFile, RealDisk, make_folders};
+pub use gc::{GcReport, Holding, KeepRule};
 pub use index::DamagedEntry;
 pub use layers::{Compression, LayerReader, StoredLayer};
-pub use lock::WriterLock;
+pub use lock::{Writer, WriterLock};
 pub use verify::{Damage, VerifyReport};
 
 /// What the store cannot carry on from.
@@ -135,12 +140,21 @@ impl Store {
     pub fn open_on(root: impl Into<PathBuf>, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let store = Self { root: root.into(), disk };
         let blobs = store.blob_folder();
-        store.disk.create_dir_all(&blobs).on("make", &blobs)?;
+        make_folders(&*store.disk, &blobs).on("make", &blobs)?;
         let layout = store.root.join("oci-layout");
+        let index = store.index_path();
+        if layout.exists() && index.exists() {
+            return Ok(store);
+        }
+        // Another process may be making the same store, and may have entered something in its index already.
+        let _guard = store.guard().on("lock", &store.root)?;
+        // Whoever made the folders may have been killed before their names were safe.
+        for folder in blobs.ancestors().skip(1).take(3) {
+            store.disk.sync_folder(folder).on("write", folder)?;
+        }
         if !layout.exists() {
             store.replace(&layout, &isokiln_core::image::oci_layout())?;
         }
-        let index = store.index_path();
         // Where there are blobs the index was lost: an empty one would have all of them collected.
         if !index.exists() && store.blob_files()?.is_empty() {
             store.replace(&index, &isokiln_core::image::empty_index())?;
@@ -151,6 +165,11 @@ impl Store {
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Held while the index is read, changed and written, and while blobs get their names or lose them.
+    fn guard(&self) -> std::io::Result<FolderGuard> {
+        FolderGuard::take(&self.root)
     }
 
     fn blob_folder(&self) -> PathBuf {

@@ -122,11 +122,7 @@ impl Store {
     /// another process has repaired since the report is left alone.
     pub fn repair(&self, report: &VerifyReport) -> Result<(), StoreError> {
         for damage in &report.damage {
-            match self.check(damage.blob) {
-                Ok(true) | Err(StoreError::Missing { .. }) => {}
-                Ok(false) => self.set_aside(damage.blob)?,
-                Err(error) => return Err(error),
-            }
+            self.set_aside(damage.blob)?;
         }
         match self.entries() {
             Err(StoreError::BadIndex { .. }) => self.write_entries(&self.recovered_entries()?),

@@ -234,6 +234,7 @@ async fn the_record_has_what_the_watcher_saw_but_lines_and_usage() {
     lines.retain(|line| line["event"] != "stage-reviewed");
     let recorded: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     let wanted = [
+        "room-estimated",
         "stage-hit",
         "working",
         "layer-restored",
@@ -251,8 +252,8 @@ async fn the_record_has_what_the_watcher_saw_but_lines_and_usage() {
     seen.retain(|name| name != "stage-line" && name != "stage-usage");
     assert_eq!(seen, wanted);
     assert_eq!(finished.reviewed(), ["desktop clean", "iso clean"]);
-    assert_eq!(lines[10]["path"], finished.folder.join("artifacts/demo.iso").display().to_string());
-    assert_eq!(lines[10]["size"], 6);
+    assert_eq!(lines[11]["path"], finished.folder.join("artifacts/demo.iso").display().to_string());
+    assert_eq!(lines[11]["size"], 6);
 }
 
 /// Names of the events of a JSON list, without those of reviews, which come when they come.

@@ -28,8 +28,8 @@ impl QuickDisk {
 }
 
 impl Disk for QuickDisk {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -40,6 +40,10 @@ impl Disk for QuickDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.take_room()?;
         fs::rename(from, to)
+    }
+
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -405,15 +405,21 @@ impl Sandbox for FakeSandbox {
 
     async fn keep_only(
         &self,
-        run: &RunId,
-        layers: &BTreeSet<DiffId>,
+        runs: &BTreeSet<RunId>,
+        layers: Option<&BTreeSet<DiffId>>,
     ) -> Result<BTreeSet<DiffId>, SandboxError> {
         self.0.enter(Point::KeepOnly, "").await?;
         let mut volume = locked(&self.0.volume);
-        volume.layers.retain(|layer| layers.contains(layer));
-        volume.arriving.clear();
-        volume.work.retain(|(other, _), _| other == run);
+        if let Some(layers) = layers {
+            volume.layers.retain(|layer| layers.contains(layer));
+            volume.arriving.clear();
+        }
+        volume.work.retain(|(run, _), _| runs.contains(run));
         Ok(volume.layers.clone())
+    }
+
+    async fn weigh(&self, _: &BTreeSet<RunId>, layers: &BTreeSet<DiffId>) -> Result<u64, SandboxError> {
+        Ok(locked(&self.0.volume).layers.difference(layers).count() as u64 * 1000)
     }
 
     async fn free_space(&self) -> Result<(u64, u64), SandboxError> {

@@ -145,7 +145,11 @@ async fn a_full_disk_in_the_engine_comes_with_a_hint() {
     let bench = bench_before_second_build().await;
     let reason = "tar: cannot write: No space left on device".to_owned();
     bench.sandbox.fail_with(Point::Restored, 1, SandboxError::Helper { what: "tar".to_owned(), reason });
-    assert!(bench.build().await.error().hint().unwrap().contains("disk is full"));
+    let finished = bench.build().await;
+    let error = finished.error();
+    assert!(error.to_string().contains("cannot go on: the engine's disk is full ("), "{}", chain(error));
+    assert!(error.hint().unwrap().contains("isokiln clean frees"), "{:?}", error.hint());
+    assert_eq!(error.exit_code(), 3);
 }
 
 #[tokio::test]
@@ -239,7 +243,12 @@ async fn a_disk_that_fills_up_at_any_moment_costs_only_what_was_not_stored() {
         let Err(error) = &failed.result else { break };
         failures += 1;
         assert_eq!(error.exit_code(), 3, "room {room}: {}", chain(error));
-        assert!(error.hint().unwrap().contains("disk is full"), "room {room}: {}", chain(error));
+        let told = format!("{error} {}", error.hint().unwrap());
+        assert!(
+            told.contains("disk is full") && told.contains("isokiln gc"),
+            "room {room}: {}",
+            chain(error)
+        );
         assert!(error.source().is_some(), "room {room}");
         bench.assert_store_is_whole();
         let stored = bench.stored();

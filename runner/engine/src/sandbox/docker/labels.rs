@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 
 use isokiln_core::names::RunId;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 /// The run that made a container.
 pub(super) const RUN: &str = "org.isokiln.run";
@@ -26,24 +29,29 @@ pub(super) fn labels(run: &RunId, purpose: &str) -> HashMap<String, String> {
 }
 
 /// This process, in words that stay unique after it is gone.
-pub(crate) fn owner() -> String {
+pub(super) fn owner() -> String {
     let pid = std::process::id();
-    format!("{} {} {pid} {}", boot_id(), pid_namespace(), start_time(pid).unwrap_or_default())
+    let start = match i32::try_from(pid).map(look) {
+        Ok(Sight::Running(start)) => start,
+        _ => String::new(),
+    };
+    format!("{} {} {pid} {start}", boot_id(), pid_namespace())
 }
 
 /// Whether a container's maker may still be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OwnerState {
+pub(super) enum OwnerState {
     /// It runs.
     Alive,
     /// It has ended.
     Gone,
-    /// It runs or ran elsewhere: on another machine, in another container, before a reboot.
+    /// It runs or ran elsewhere: on another machine, in another container, before a reboot. Or it is another user's, and
+    /// cannot be looked at.
     Unknown,
 }
 
 /// Looks for the process that an owner label names.
-pub(crate) fn owner_state(label: &str) -> OwnerState {
+pub(super) fn owner_state(label: &str) -> OwnerState {
     let mut words = label.split(' ');
     let (Some(boot), Some(namespace), Some(pid), Some(start)) =
         (words.next(), words.next(), words.next(), words.next())
@@ -53,15 +61,29 @@ pub(crate) fn owner_state(label: &str) -> OwnerState {
     if boot != boot_id() || namespace != pid_namespace() {
         return OwnerState::Unknown;
     }
-    match pid.parse().ok().and_then(start_time) {
-        Some(now) if now == start => OwnerState::Alive,
-        _ => OwnerState::Gone,
-    }
+    let Ok(pid) = pid.parse() else { return OwnerState::Unknown };
+    judge(look(pid), start, || kill(Pid::from_raw(pid), None))
 }
 
-/// Id of the process that an owner label names, where it runs here.
-pub(crate) fn owner_process(label: &str) -> Option<u32> {
-    label.split(' ').nth(2)?.parse().ok()
+/// What can be seen of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sight {
+    /// It runs since then, in clock ticks since boot.
+    Running(String),
+    /// It has ended, though its parent has not noticed yet.
+    Ended,
+    /// Nothing: there is none, or `/proc` hides it (mount option `hidepid`).
+    Nothing,
+}
+
+/// `asks` sends the process no signal, but tells whether there is one.
+fn judge(sight: Sight, start: &str, asks: impl FnOnce() -> nix::Result<()>) -> OwnerState {
+    match sight {
+        Sight::Running(now) if now == start => OwnerState::Alive,
+        Sight::Running(_) | Sight::Ended => OwnerState::Gone,
+        Sight::Nothing if asks() == Err(Errno::ESRCH) => OwnerState::Gone,
+        Sight::Nothing => OwnerState::Unknown,
+    }
 }
 
 fn boot_id() -> String {
@@ -74,17 +96,18 @@ fn pid_namespace() -> String {
         .map_or_else(|_| "unknown".to_owned(), |link| link.display().to_string())
 }
 
-/// When a process started, in clock ticks since boot (proc(5), `stat` field 22).
-fn start_time(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// Looks at a process: proc(5), `stat` fields 3 and 22.
+fn look(pid: i32) -> Sight {
+    let fields = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     // The command name, in parentheses, may hold anything.
-    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields = fields.as_deref().and_then(|stat| stat.rsplit_once(") "));
+    let Some((_, fields)) = fields else { return Sight::Nothing };
     let mut fields = fields.split(' ');
-    // A zombie has ended, though its parent has not noticed yet.
-    if fields.next()? == "Z" {
-        return None;
+    match (fields.next(), fields.nth(18)) {
+        (Some("Z"), _) => Sight::Ended,
+        (_, Some(start)) => Sight::Running(start.to_owned()),
+        _ => Sight::Nothing,
     }
-    fields.nth(18).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -106,6 +129,17 @@ mod tests {
         let mut words: Vec<_> = owner().split(' ').map(str::to_owned).collect();
         words[3] = "1".into();
         assert_eq!(owner_state(&words.join(" ")), OwnerState::Gone);
+    }
+
+    #[test]
+    fn a_process_that_is_hidden_is_only_gone_if_there_is_none() {
+        let hidden = |answer| judge(Sight::Nothing, "1", || answer);
+        assert_eq!(hidden(Err(Errno::ESRCH)), OwnerState::Gone);
+        assert_eq!(hidden(Err(Errno::EPERM)), OwnerState::Unknown);
+        assert_eq!(hidden(Ok(())), OwnerState::Unknown);
+        let is_asked = || panic!("what can be seen is not asked for");
+        assert_eq!(judge(Sight::Ended, "1", is_asked), OwnerState::Gone);
+        assert_eq!(judge(Sight::Running("1".to_owned()), "1", is_asked), OwnerState::Alive);
     }
 
     #[test]

@@ -17,6 +17,23 @@ pub(super) fn work(run: &RunId, stage: &StageName) -> String {
     format!("{run}.{stage}")
 }
 
+impl DockerSandbox {
+    /// A command of the porter about everything but what is kept.
+    async fn carry_kept(
+        &self,
+        command: &str,
+        runs: &BTreeSet<RunId>,
+        layers: Option<&BTreeSet<DiffId>>,
+        what: &str,
+    ) -> Result<String, SandboxError> {
+        let runs = runs.iter().map(RunId::as_str).collect::<Vec<_>>().join(" ");
+        let names: Vec<_> = layers.into_iter().flatten().map(|layer| layer.0.hex()).collect();
+        let mut arguments = vec![command, &runs, if layers.is_some() { "these" } else { "every" }];
+        arguments.extend(names.iter().map(String::as_str));
+        self.carry(&arguments, what).await
+    }
+}
+
 #[async_trait]
 impl Sandbox for DockerSandbox {
     async fn prepare(&self) -> Result<Option<String>, SandboxError> {
@@ -26,11 +43,11 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn restore(&self, layer: DiffId) -> Result<Inflow, SandboxError> {
-        self.carry_in(&["restore", &layer.0.hex()], "unpacking a layer").await
+        self.carry_in(&["restore", self.run.as_str(), &layer.0.hex()], "unpacking a layer").await
     }
 
     async fn settle(&self, layer: DiffId) -> Result<(), SandboxError> {
-        self.carry(&["settle", &layer.0.hex()], "naming a layer").await.map(drop)
+        self.carry(&["settle", self.run.as_str(), &layer.0.hex()], "naming a layer").await.map(drop)
     }
 
     async fn run_stage(
@@ -60,20 +77,22 @@ impl Sandbox for DockerSandbox {
 
     async fn keep_only(
         &self,
-        run: &RunId,
-        layers: &BTreeSet<DiffId>,
+        runs: &BTreeSet<RunId>,
+        layers: Option<&BTreeSet<DiffId>>,
     ) -> Result<BTreeSet<DiffId>, SandboxError> {
-        let names: Vec<_> = layers.iter().map(|layer| layer.0.hex()).collect();
-        // A boot test takes no lock: it is at work for as long as it has a container.
-        let at_work = sweep::runs(&self.engine).await?.join(" ");
-        let mut arguments = vec!["keep-only", run.as_str(), &at_work];
-        arguments.extend(names.iter().map(String::as_str));
-        let listed = self.carry(&arguments, "tidying the volume").await?;
+        let listed = self.carry_kept("keep-only", runs, layers, "tidying the volume").await?;
         Ok(listed
             .lines()
             .filter_map(|hex| format!("sha256:{hex}").parse::<Digest>().ok())
             .map(DiffId)
             .collect())
+    }
+
+    async fn weigh(&self, runs: &BTreeSet<RunId>, layers: &BTreeSet<DiffId>) -> Result<u64, SandboxError> {
+        let what = "weighing what is not needed";
+        let printed = self.carry_kept("weigh", runs, Some(layers), what).await?;
+        let wrong = || SandboxError::Helper { what: what.to_owned(), reason: printed.clone() };
+        printed.trim().parse().map_err(|_| wrong())
     }
 
     async fn free_space(&self) -> Result<(u64, u64), SandboxError> {

@@ -35,7 +35,6 @@ pub use builder::{
 };
 pub use engine::{Engine, EngineFacts};
 pub use guest::{Channel, GuestContainer, GuestOrder};
-pub(crate) use labels::{OwnerState, owner, owner_process, owner_state};
 pub use rights::Rights;
 pub use sweep::{Fate, Leftover, leftovers, remove_own, sweep};
 pub use upload::{InputError, digest_input};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bollard::container::LogOutput;
 use bollard::errors::Error;
-use futures_util::{Stream, StreamExt};
+use futures_util::future::Fuse;
+use futures_util::{FutureExt, Stream, StreamExt};
 use isokiln_core::event::Usage;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Limits;
@@ -194,6 +195,8 @@ impl DockerSandbox {
         let mut wait = std::pin::pin!(container.wait());
         let mut deadline = std::pin::pin!(tokio::time::sleep(spec.limits.time));
         let mut stop = std::pin::pin!(cancelled_now(&mut cancel));
+        // Output is taken in meanwhile: an engine does not end a container that nobody listens to.
+        let mut killing = std::pin::pin!(Fuse::terminated());
         let mut usage = Usage::default();
         let mut stopped: Option<StageExit> = None;
 
@@ -214,12 +217,13 @@ impl DockerSandbox {
                 }
                 () = &mut deadline, if stopped.is_none() => {
                     stopped = Some(StageExit::TimedOut);
-                    container.kill().await;
+                    killing.set(container.kill().fuse());
                 }
                 () = &mut stop, if stopped.is_none() => {
                     stopped = Some(StageExit::Cancelled);
-                    container.kill().await;
+                    killing.set(container.kill().fuse());
                 }
+                () = &mut killing => {}
             }
         }
         if let (None, Some(0)) = (stopped, hearing.ended) {

@@ -87,8 +87,9 @@ pub async fn orphaned_volumes(engine: &Engine) -> Result<Vec<StoreVolume>, Sandb
     let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
     let listed = engine.docker.list_volumes(Some(options)).await;
     let listed = listed.map_err(|error| refused("list volumes", &error))?.volumes.unwrap_or_default();
-    let mut orphaned: Vec<_> =
-        listed.into_iter().filter_map(with_folder).filter(|volume| !volume.folder.exists()).collect();
+    // A folder that another user keeps to themselves is there, though it cannot be looked at.
+    let is_gone = |volume: &StoreVolume| matches!(volume.folder.try_exists(), Ok(false));
+    let mut orphaned: Vec<_> = listed.into_iter().filter_map(with_folder).filter(is_gone).collect();
     orphaned.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(orphaned)
 }

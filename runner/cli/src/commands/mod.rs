@@ -8,6 +8,7 @@ mod inspect;
 mod kinds;
 mod plan;
 mod review;
+mod shell;
 mod test;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use isokiln_core::exit;
 use isokiln_engine::archive::HttpFetch;
 use isokiln_engine::run::{Events, RunError, Session, SystemClock};
 
-use crate::args::{Cli, Command, Format, Image};
+use crate::args::{Checkpoint, Cli, Command, Format, Image};
 use crate::consent::AtTerminal;
 use crate::reporter::Terminal;
 use crate::{output, signals};
@@ -67,6 +68,8 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
         Command::Test(args) => test::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, &args),
         Command::Checkpoint(args) => checkpoint::run(global, args),
+        Command::Rollback(which) => checkpoint::run(global, Checkpoint::Rollback(which)),
+        Command::Shell(args) => shell::run(global, args).await,
         Command::Verify => gc::verify(global),
         Command::Gc(args) => gc::run(global, &args).await,
         Command::Kinds(args) => kinds::run(global, &args),

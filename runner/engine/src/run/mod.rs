@@ -31,14 +31,17 @@ mod reviews;
 mod save;
 mod schedule;
 mod session;
+mod setting;
+mod shell;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod unpack;
 
 pub use boot_test::TestRequest;
 pub use build::{Build, BuildOptions, Edges, Outcome};
-pub use checkpoints::{RollbackReport, rollback, unpin};
+pub use checkpoints::{RollbackReport, Which, circumstances, find_checkpoint, rollback, unpin};
 pub use clean::{CleanReport, verify};
 pub use clock::{Clock, SystemClock};
 pub use consult::{About, read_log, review_log};
@@ -52,3 +55,4 @@ pub use planning::Planned;
 pub use project::Project;
 pub use recover::Consent;
 pub use session::{Session, Tested, Testing};
+pub use shell::{Place, PlaceState, ShellRequest};

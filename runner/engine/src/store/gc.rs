@@ -51,7 +51,7 @@ impl Store {
                         *count <= rule.newest || note.pinned
                     }
                     // Decided by their checkpoints, below.
-                    Role::Artifacts => true,
+                    Role::Artifacts | Role::Circumstances => true,
                     // Reports are per ISO and machine, and small: as many again as machines there may be.
                     Role::BootReport => true,
                 }
@@ -67,7 +67,7 @@ impl Store {
             .map(|(entry, _)| (name(entry), entry.note.key))
             .collect();
         let keeps = keeps.into_iter().zip(&entries).map(|(keep, entry)| {
-            keep && (entry.note.role != Role::Artifacts
+            keep && (!entry.note.role.is_of_a_checkpoint()
                 || with_checkpoint.contains(&(name(entry), entry.note.key)))
         });
         let keeps: Vec<bool> = keeps.collect();

@@ -64,7 +64,7 @@ impl Sandbox for DockerSandbox {
         layers: &BTreeSet<DiffId>,
     ) -> Result<BTreeSet<DiffId>, SandboxError> {
         let names: Vec<_> = layers.iter().map(|layer| layer.0.hex()).collect();
-        // A boot test takes no lock: it is at work for as long as it has a container.
+        // Boot tests and shells take no lock: they are at work for as long as they have a container.
         let at_work = sweep::runs(&self.engine).await?.join(" ");
         let mut arguments = vec!["keep-only", run.as_str(), &at_work];
         arguments.extend(names.iter().map(String::as_str));

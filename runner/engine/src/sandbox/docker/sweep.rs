@@ -117,7 +117,7 @@ pub async fn remove_own(engine: &Engine) -> Result<(), SandboxError> {
 }
 
 /// Names of the runs that have a container.
-pub(super) async fn runs(engine: &Engine) -> Result<Vec<String>, SandboxError> {
+pub async fn runs(engine: &Engine) -> Result<Vec<String>, SandboxError> {
     Ok(containers(engine, RUN).await?.iter().map(|container| label(container, RUN)).collect())
 }
 

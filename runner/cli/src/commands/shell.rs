@@ -23,7 +23,7 @@ pub(super) async fn run(global: &Global, args: Shell) -> Result<u8, RunError> {
     let mut raw = None;
     let open = |place: &Place| {
         if is_interactive {
-            output::tell(&greeting(place));
+            output::tell(&greeting(place, args.chroot));
         }
         for missing in &place.missing {
             output::tell(&format!("the stage had what is not here: {missing}"));
@@ -39,7 +39,7 @@ pub(super) async fn run(global: &Global, args: Shell) -> Result<u8, RunError> {
 }
 
 /// Where somebody finds themself.
-fn greeting(place: &Place) -> String {
+fn greeting(place: &Place, in_rootfs: bool) -> String {
     let Place { pipeline, stage, run, state, .. } = place;
     let what = match state {
         PlaceState::Unfinished { failed, has_checkpoint } => {
@@ -57,7 +57,8 @@ fn greeting(place: &Place) -> String {
             format!("checkpoint {digest} of {stage} of {pipeline}, made {} (run {run})", show_time(*created))
         }
     };
-    format!("{what}\nROOTFS is its root file system. What you change is thrown away when you leave.")
+    let root = if in_rootfs { "" } else { "$ROOTFS is its root file system. " };
+    format!("{what}\n{root}What you change is thrown away when you leave.")
 }
 
 #[cfg(test)]
@@ -72,12 +73,12 @@ mod tests {
     #[test]
     fn a_greeting_says_where_and_that_nothing_stays() {
         let failed = Some("no\u{1b}[2J such package".to_owned());
-        let told = greeting(&place(PlaceState::Unfinished { failed, has_checkpoint: true }));
+        let told = greeting(&place(PlaceState::Unfinished { failed, has_checkpoint: true }), false);
         assert!(told.starts_with("tweaks of tiny, which failed: no such package (run r1; "), "{told}");
         assert!(told.ends_with("thrown away when you leave."), "{told}");
-        let told = greeting(&place(PlaceState::Unfinished { failed: None, has_checkpoint: false }));
+        let told = greeting(&place(PlaceState::Unfinished { failed: None, has_checkpoint: false }), true);
         assert!(told.starts_with("tweaks of tiny, which was broken off (run r1)\n"), "{told}");
-        let told = greeting(&place(PlaceState::Checkpoint { digest: "abc".into(), created: 0 }));
+        let told = greeting(&place(PlaceState::Checkpoint { digest: "abc".into(), created: 0 }), true);
         assert!(told.starts_with("checkpoint abc of tweaks of tiny, made 1970-01-01T00:00:00Z "), "{told}");
     }
 }

@@ -137,7 +137,7 @@ impl Build {
     async fn make_ready(&self) -> Result<Option<String>, RunError> {
         let remark = self.sandbox.prepare().await;
         let remark = remark.map_err(RunError::sandbox("the engine cannot move layers"))?;
-        drop(self.tidied().await?);
+        self.tidy_early().await?;
         Ok(remark)
     }
 

@@ -9,8 +9,6 @@ use isokiln_core::image::{Checkpoint, LayerBlob};
 use isokiln_core::layer::LayerError;
 use isokiln_core::pipeline::Stage;
 
-use tokio::sync::MutexGuard;
-
 use super::build::Build;
 use super::error::RunError;
 use super::events::Events;
@@ -30,7 +28,8 @@ impl Build {
     pub(super) async fn unpack(&self, stage: &Stage, layers: &[LayerBlob]) -> Result<(), RunError> {
         let what = || format!("the layers for stage {} cannot be unpacked", stage.name);
         // One at a time: two stages may need the same layer.
-        let mut unpacked = self.tidied().await?;
+        let mut unpacked = self.unpacked.lock().await;
+        self.tidy_once(&mut unpacked).await?;
         for layer in layers {
             if unpacked.layers.contains(&layer.diff_id) {
                 continue;
@@ -45,14 +44,21 @@ impl Build {
         Ok(())
     }
 
-    /// What lies unpacked, once the engine has been tidied.
-    pub(super) async fn tidied(&self) -> Result<MutexGuard<'_, Unpacked>, RunError> {
-        let mut unpacked = self.unpacked.lock().await;
+    /// Removes what failed stages of earlier runs left, unless somebody is about to.
+    pub(super) async fn tidy_early(&self) -> Result<(), RunError> {
+        match self.unpacked.try_lock() {
+            Ok(mut unpacked) => self.tidy_once(&mut unpacked).await,
+            // Nobody has to wait for layers that another stage needs.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn tidy_once(&self, unpacked: &mut Unpacked) -> Result<(), RunError> {
         if !unpacked.tidied {
             unpacked.layers = self.tidy(&unpacked.layers).await?;
             unpacked.tidied = true;
         }
-        Ok(unpacked)
+        Ok(())
     }
 
     /// The error for something in the store that cannot be read. A damaged blob is set aside, so that the

@@ -69,9 +69,15 @@ report_script() { _message "{\"script_microseconds\":$((${2/[.,]/} - ${1/[.,]/})
 # Tells what is around the script: variables, without their values, which may be secrets; what is mounted; what runs.
 # The stage's own folder is left out of the values, so that those of two runs can be compared.
 report_surroundings() {
-    local names name digest folder stat words processes=
-    mapfile -t names < <(compgen -e | grep -vE '^(ISOKILN_.*|_|SHLVL|PWD|OLDPWD)$' | LC_ALL=C sort)
-    digest=$(for name in "${names[@]}"; do printf '%s=%s\0' "$name" "${!name//"$ISOKILN_WORK"/}"; done | sha256sum)
+    local names=() values=() name digest folder stat words processes=
+    for name in $(compgen -e | LC_ALL=C sort); do
+        case $name in
+            # isokiln's own, and the shell's.
+            ISOKILN_* | _ | SHLVL | PWD | OLDPWD) ;;
+            *) names+=("$name") values+=("$name=${!name//"$ISOKILN_WORK"/}") ;;
+        esac
+    done
+    digest=$(printf '%s\0' "${values[@]}" | sha256sum)
     for folder in /proc/[0-9]*; do
         # A process may end while it is looked at.
         { read -r stat <"$folder/stat" && mapfile -d '' -t words <"$folder/cmdline"; } 2>/dev/null || continue

@@ -66,6 +66,34 @@ report_resolver() {
 # Tells how long the kind's script took, given two values of EPOCHREALTIME.
 report_script() { _message "{\"script_microseconds\":$((${2/[.,]/} - ${1/[.,]/}))}"; }
 
+# Tells what is around the script: variables, without their values, which may be secrets; what is mounted; what runs.
+# The stage's own folder is left out of the values, so that those of two runs can be compared.
+report_surroundings() {
+    local names=() values=() name digest folder stat words processes=
+    for name in $(compgen -e | LC_ALL=C sort); do
+        case $name in
+            # isokiln's own, and the shell's.
+            ISOKILN_* | _ | SHLVL | PWD | OLDPWD) ;;
+            *) names+=("$name") values+=("$name=${!name//"$ISOKILN_WORK"/}") ;;
+        esac
+    done
+    digest=$(printf '%s\0' "${values[@]}" | sha256sum)
+    for folder in /proc/[0-9]*; do
+        # A process may end while it is looked at.
+        { read -r stat <"$folder/stat" && mapfile -d '' -t words <"$folder/cmdline"; } 2>/dev/null || continue
+        words=${words[*]//$'\n'/ }
+        # "PID (NAME) STATE PARENT …"; one that has ended and was not waited for has no words.
+        [[ $words ]] || words="[${stat#*(}" words="${words%)*}]"
+        stat=${stat##*) } stat=${stat#* }
+        processes+="${folder#/proc/} ${stat%% *} ${words:0:300}"$'\n'
+        # A message has its limit.
+        ((${#processes} < 30000)) || break
+    done
+    _message "$(jq -cn --rawfile mounts /proc/self/mountinfo --arg digest "sha256:${digest%% *}" --arg processes "$processes" \
+        '{surroundings: {environment: {digest: $digest, names: $ARGS.positional}, mounts: $mounts, processes: $processes}}' \
+        --args -- "${names[@]}")"
+}
+
 # Tells which files the stage leaves.
 report_artifacts() {
     local names=() other

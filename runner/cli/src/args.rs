@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isokiln_core::boot::{Accelerator, Channel};
-use isokiln_core::digest::Digest;
 use isokiln_core::names::{KindName, PipelineName, ProfileName, StageName};
 use isokiln_core::units::{parse_age, parse_size};
 
@@ -71,6 +70,10 @@ pub(crate) enum Command {
     /// List, show, export and remove checkpoints, or go back to one
     #[command(subcommand)]
     Checkpoint(Checkpoint),
+    /// Make the next build go on from a stage's checkpoint: what was built on top of it is forgotten
+    Rollback(Which),
+    /// Open a shell where a stage's script ran: in what it left if it failed in the newest run, or in its checkpoint
+    Shell(Shell),
     /// Check every byte of the store
     Verify,
     /// Forget old checkpoints and runs, and free their space
@@ -244,16 +247,28 @@ pub(crate) enum Checkpoint {
     Rm(Which),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Which {
     /// The stage
     pub(crate) stage: StageName,
     /// The pipeline, where several have such a stage
     #[arg(long, value_name = "NAME")]
     pub(crate) pipeline: Option<PipelineName>,
-    /// Digest of the manifest, where not the newest is meant
-    #[arg(long, value_name = "SHA256")]
-    pub(crate) digest: Option<Digest>,
+    /// Digest of the manifest, or how it begins, where not the newest is meant
+    #[arg(long, value_name = "SHA256", value_parser = parse_digest)]
+    pub(crate) digest: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Shell {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// In the root file system itself, not in the builder image with the root file system at $ROOTFS
+    #[arg(long)]
+    pub(crate) chroot: bool,
+    /// A command to run there in place of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -308,7 +323,7 @@ pub(crate) struct ReviewLog {
     pub(crate) which: WhichRules,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct WhichRules {
     /// Also use the rules beside this pipeline file, in review/rules
     #[arg(long, value_name = "FILE")]
@@ -369,6 +384,19 @@ fn parse_target(text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix("oci-archive:") {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
         _ => Err("write oci-archive:FILE".to_owned()),
+    }
+}
+
+/// Least digits of a digest that name a checkpoint.
+const LEAST_DIGITS: usize = 6;
+
+fn parse_digest(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex && (LEAST_DIGITS..=64).contains(&digits.len()) {
+        Ok(digits)
+    } else {
+        Err(format!("give {LEAST_DIGITS} to 64 hexadecimal digits, as checkpoint list shows them"))
     }
 }
 

@@ -10,6 +10,7 @@ mod output;
 mod reporter;
 mod signals;
 mod summary;
+mod terminal;
 mod view;
 mod words;
 

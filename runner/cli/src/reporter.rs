@@ -235,6 +235,10 @@ impl State {
                 }
                 self.draw();
             }
+            // No stage runs yet, and what follows may want the terminal for itself.
+            Event::LayerRestored { .. } if self.current.as_ref().is_some_and(|it| it.name.is_empty()) => {
+                self.end();
+            }
             Event::LayerStored { .. }
             | Event::LayerRestored { .. }
             | Event::CheckpointStored { .. }
@@ -280,6 +284,7 @@ impl State {
                     self.say(&line("hint", &calm(), hint));
                 }
                 self.say(&line("log", &faint(), log));
+                self.say(&line("tree", &faint(), &format!("isokiln shell {stage}, until the next build")));
             }
             Event::BootStarted { .. }
             | Event::BootPhase { .. }

@@ -6,12 +6,15 @@ use isokiln_core::digest::{Digest, Hasher};
 use crate::sandbox::ContainerFile;
 
 /// Files of the stage library: name, contents, whether it is run.
-const STAGE_LIBRARY: [(&str, &str, bool); 6] = [
+const STAGE_LIBRARY: [(&str, &str, bool); 9] = [
     ("guest", include_str!("../../../images/stage/guest"), true),
     ("leash", include_str!("../../../images/stage/leash"), true),
     ("porter", include_str!("../../../images/stage/porter"), true),
+    ("shell", include_str!("../../../images/stage/shell"), true),
     ("stage", include_str!("../../../images/stage/stage"), true),
     ("stage-lib.sh", include_str!("../../../images/stage/stage-lib.sh"), false),
+    ("stage-tree.sh", include_str!("../../../images/stage/stage-tree.sh"), false),
+    ("terminal", include_str!("../../../images/stage/terminal"), true),
     ("volatile.list", include_str!("../../../images/stage/volatile.list"), false),
 ];
 

@@ -1,14 +1,13 @@
 //! `isokiln checkpoint …`.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
 
 use isokiln_core::exit;
-use isokiln_core::image::{Artifact, Checkpoint as Saved, Entry, Role};
+use isokiln_core::image::{Artifact, Checkpoint as Saved, Circumstances, Entry, Process, Role};
 use isokiln_core::units::show_size;
-use isokiln_engine::run::{Home, RunError, rollback, unpin};
+use isokiln_engine::run::{Home, RunError, Which as Meant, circumstances, find_checkpoint, rollback, unpin};
 use isokiln_engine::store::{Store, StoreError, Writer, WriterLock};
 use serde_json::{Value, json};
 
@@ -22,9 +21,13 @@ pub(super) fn run(global: &Global, args: Checkpoint) -> Result<u8, RunError> {
                 output::result(global.format, &json!([]), |_| "no checkpoints\n".to_owned());
                 Ok(exit::OK)
             }
-            _ => Err(failed(StoreError::NoSuchCheckpoint {
-                what: format!("because there is no store in {}", global.dir.display()),
-            })),
+            Checkpoint::Show(which)
+            | Checkpoint::Rollback(which)
+            | Checkpoint::Unpin(which)
+            | Checkpoint::Rm(which)
+            | Checkpoint::Export(Export { which, .. }) => {
+                Err(RunError::NoSuchCheckpoint { which: (&which).into(), known: Vec::new() })
+            }
         };
     };
     let store = home.store()?;
@@ -133,18 +136,20 @@ fn as_json(entry: &Entry, checkpoint: Option<&Saved>, trouble: Option<&StoreErro
     })
 }
 
-fn show_time(seconds: i64) -> String {
+pub(super) fn show_time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |time| time.to_string())
 }
 
 fn show(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
-    let entry = find_entry(store, which)?;
+    let entry = find_checkpoint(store, &which.into())?;
     let checkpoint = store.checkpoint(&entry).map_err(failed)?;
     let artifacts = artifacts(store, &checkpoint)?;
     let mut document = as_json(&entry, Some(&checkpoint), store.usable(&entry).err().as_ref());
     document["layers"] = json!(checkpoint.layers);
     document["inputs"] = json!(checkpoint.inputs);
     document["artifacts"] = json!(artifacts);
+    let circumstances = circumstances(store, &entry.note);
+    document["circumstances"] = json!(circumstances);
     output::result(global.format, &document, |_| {
         let mut text = format!(
             "{}/{}  {}\ncreated {} by run {}\n\nLayers, bottom to top:\n",
@@ -178,9 +183,68 @@ fn show(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
                 .collect();
             text.push_str(&words::table(&rows));
         }
+        if let Some(circumstances) = &circumstances {
+            text.push_str(&told(circumstances));
+        }
         text
     });
     Ok(exit::OK)
+}
+
+/// What was around a checkpoint's stage when it ended, for people.
+fn told(circumstances: &Circumstances) -> String {
+    let Circumstances { surroundings, review, .. } = circumstances;
+    let mut text = String::new();
+    if let Some(around) = surroundings {
+        let names = around.environment.names.join(" ");
+        text.push_str(&format!("\nVariables, {}:\n  {names}\n\nMounts:\n", around.environment.digest));
+        // The rest is the engine's own.
+        let of_isokiln = |target: &str| target.starts_with("/rootfs") || target.starts_with("/isokiln");
+        let mounts = around.mounts.iter().filter(|mount| of_isokiln(&mount.target));
+        let rows: Vec<_> = mounts
+            .map(|mount| {
+                let words = [&mount.target, &mount.kind, &mount.source, &mount.options];
+                let words = words.into_iter().map(|word| words::printable(word));
+                std::iter::once(String::new()).chain(words).collect()
+            })
+            .collect();
+        text.push_str(&words::table(&rows));
+        text.push_str("\nProcesses:\n");
+        tree(&around.processes, 0, 1, &mut text);
+    }
+    text.push_str("\nReviews:\n");
+    for review in &review.reviews {
+        let action = review.action.map(|action| format!(", {action}")).unwrap_or_default();
+        let verdict = serde_json::to_value(review.verdict).unwrap_or_default();
+        let verdict = verdict.as_str().unwrap_or_default();
+        text.push_str(&format!("  attempt {}: {verdict}{action}, {}\n", review.attempt, review.outcome));
+    }
+    if review.reviews.is_empty() {
+        text.push_str("  none had ended\n");
+    }
+    if let Some(learnings) = review.learnings {
+        text.push_str(&format!("  {} kinds of failure were known, {learnings}\n", review.signatures));
+    }
+    text
+}
+
+/// How far to the right a process is shown.
+const DEEPEST: usize = 20;
+
+/// The processes under one, each a step further to the right.
+fn tree(processes: &[Process], parent: u32, depth: usize, text: &mut String) {
+    for process in processes.iter().filter(|process| process.parent == parent) {
+        text.push_str(&format!(
+            "{}{} {}\n",
+            "  ".repeat(depth),
+            process.pid,
+            words::printable(&process.command)
+        ));
+        // A process is not its own parent, whatever a script makes up.
+        if depth < DEEPEST {
+            tree(processes, process.pid, depth + 1, text);
+        }
+    }
 }
 
 fn artifacts(store: &Store, checkpoint: &Saved) -> Result<Vec<Artifact>, RunError> {
@@ -217,7 +281,7 @@ fn export(global: &Global, store: &Store, args: &Export) -> Result<u8, RunError>
 }
 
 fn remove(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
-    let target = find_entry(store, which)?.note;
+    let target = find_checkpoint(store, &which.into())?.note;
     let gone = store
         .retain(|entry| {
             let of_stage = entry.note.pipeline == target.pipeline && entry.note.stage == target.stage;
@@ -234,7 +298,7 @@ fn remove(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError>
 }
 
 fn release(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError> {
-    let target = find_entry(store, which)?.note;
+    let target = find_checkpoint(store, &which.into())?.note;
     let was_pinned = unpin(store, &target.pipeline, &target.stage).map_err(failed)?;
     let document = json!({"pipeline": target.pipeline, "stage": target.stage, "was_pinned": was_pinned});
     output::result(global.format, &document, |_| {
@@ -249,31 +313,12 @@ fn release(global: &Global, store: &Store, which: &Which) -> Result<u8, RunError
 
 /// The checkpoint that the user means.
 fn find(store: &Store, which: &Which) -> Result<Saved, RunError> {
-    store.checkpoint(&find_entry(store, which)?).map_err(failed)
+    store.checkpoint(&find_checkpoint(store, &which.into())?).map_err(failed)
 }
 
-/// Its entry, which there is even where the checkpoint is damaged.
-fn find_entry(store: &Store, which: &Which) -> Result<Entry, RunError> {
-    let candidates: Vec<_> = store
-        .entries()
-        .map_err(failed)?
-        .into_iter()
-        .filter(|entry| entry.note.role == Role::Checkpoint && entry.note.stage == which.stage)
-        .filter(|entry| which.pipeline.as_ref().is_none_or(|pipeline| entry.note.pipeline == *pipeline))
-        .filter(|entry| which.digest.is_none_or(|digest| entry.manifest == digest))
-        .collect();
-    let pipelines: BTreeSet<_> = candidates.iter().map(|entry| &entry.note.pipeline).collect();
-    if pipelines.len() > 1 {
-        let names: Vec<_> = pipelines.iter().map(ToString::to_string).collect();
-        return Err(failed(StoreError::NoSuchCheckpoint {
-            what: format!(
-                "{} that is meant alone: {} have one; say --pipeline",
-                which.stage,
-                names.join(" and ")
-            ),
-        }));
+impl From<&Which> for Meant {
+    fn from(which: &Which) -> Self {
+        let Which { stage, pipeline, digest } = which.clone();
+        Self { stage, pipeline, digest }
     }
-    candidates.into_iter().next_back().ok_or_else(|| {
-        failed(StoreError::NoSuchCheckpoint { what: format!("of a stage {:?}", which.stage.as_str()) })
-    })
 }

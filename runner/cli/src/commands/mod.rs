@@ -9,6 +9,7 @@ mod kinds;
 mod plan;
 mod review;
 mod runs;
+mod shell;
 mod test;
 
 use std::path::Path;
@@ -22,7 +23,7 @@ use isokiln_engine::archive::HttpFetch;
 use isokiln_engine::run::{Consent, Events, Hub, Reporter, RunError, Session, SystemClock};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::args::{Cli, Command, Format, Image};
+use crate::args::{Checkpoint, Cli, Command, Format, Image};
 use crate::consent::AtTerminal;
 use crate::reporter::Terminal;
 use crate::{output, signals};
@@ -75,6 +76,8 @@ async fn run(cli: Cli) -> Result<u8, RunError> {
         Command::Test(args) => test::run(global, args).await,
         Command::Inspect(args) => inspect::run(global, &args),
         Command::Checkpoint(args) => checkpoint::run(global, args),
+        Command::Rollback(which) => checkpoint::run(global, Checkpoint::Rollback(which)),
+        Command::Shell(args) => shell::run(global, args).await,
         Command::Verify => gc::verify(global),
         Command::Gc(args) => gc::run(global, &args).await,
         Command::Kinds(args) => kinds::run(global, &args),

@@ -17,6 +17,8 @@ use crate::plan::StageInputs;
 pub const ARTIFACTS_TYPE: &str = "application/vnd.isokiln.artifacts.v1";
 /// Artifact type of a boot test's report.
 pub const BOOT_REPORT_TYPE: &str = "application/vnd.isokiln.boot-report.v1";
+/// Artifact type of the record of a checkpoint's making.
+pub const CIRCUMSTANCES_TYPE: &str = "application/vnd.isokiln.circumstances.v1";
 
 const PIPELINE: &str = "org.isokiln.pipeline";
 const STAGE: &str = "org.isokiln.stage";
@@ -47,13 +49,33 @@ pub enum Role {
     Checkpoint,
     /// Files that a stage left.
     Artifacts,
+    /// The record of a checkpoint's making.
+    Circumstances,
     /// A boot test's report.
     BootReport,
 }
 
 impl Role {
-    const NAMES: [(&str, Self); 3] =
-        [("checkpoint", Self::Checkpoint), ("artifacts", Self::Artifacts), ("boot-report", Self::BootReport)];
+    const NAMES: [(&str, Self); 4] = [
+        ("checkpoint", Self::Checkpoint),
+        ("artifacts", Self::Artifacts),
+        ("circumstances", Self::Circumstances),
+        ("boot-report", Self::BootReport),
+    ];
+
+    /// Whether it belongs to a checkpoint, with which it goes.
+    pub fn is_of_a_checkpoint(self) -> bool {
+        matches!(self, Self::Artifacts | Self::Circumstances)
+    }
+
+    /// What documents of this artifact type are, where they belong to a checkpoint.
+    fn of_type(artifact_type: &str) -> Option<Self> {
+        match artifact_type {
+            ARTIFACTS_TYPE => Some(Self::Artifacts),
+            CIRCUMSTANCES_TYPE => Some(Self::Circumstances),
+            _ => None,
+        }
+    }
 }
 
 /// What the index says of a manifest besides its digest.
@@ -288,14 +310,11 @@ impl Entry {
     pub fn recovered(manifest: Digest, document: &[u8], created: i64, known: &[Self]) -> Option<Self> {
         let size = document.len() as u64;
         let document = ImageManifest::from_reader(document).ok()?;
-        if document.artifact_type().as_ref().is_some_and(|kind| kind.to_string() == ARTIFACTS_TYPE) {
+        let artifact_type = document.artifact_type().as_ref().map(ToString::to_string);
+        if let Some(role) = artifact_type.as_deref().and_then(Role::of_type) {
             let subject = parse_digest(document.subject().as_ref()?).ok()?;
             let owner = known.iter().find(|entry| entry.manifest == subject)?;
-            return Some(Self {
-                manifest,
-                size,
-                note: EntryNote { role: Role::Artifacts, ..owner.note.clone() },
-            });
+            return Some(Self { manifest, size, note: EntryNote { role, ..owner.note.clone() } });
         }
         let annotations = document.annotations().as_ref()?;
         let inputs: StageInputs = serde_json::from_str(annotations.get(INPUTS)?).ok()?;

@@ -8,6 +8,8 @@ mod options;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::names::KindName;
 
@@ -39,7 +41,8 @@ pub struct Kind {
 }
 
 /// What a kind does with the root file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RootfsUse {
     /// Makes a new one: the stage has no parent.
     New,
@@ -50,7 +53,8 @@ pub enum RootfsUse {
 }
 
 /// What a stage's container may do; each level includes the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Privilege {
     /// Write any file in the root file system.
     None,

@@ -28,6 +28,16 @@ impl Learnings {
         *count = count.saturating_add(1);
     }
 
+    /// How many kinds of failure it is about.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was learnt.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The same actions, those first that have helped more often than not; otherwise as they are given.
     pub fn order(&self, signature: &str, actions: &[Action]) -> Vec<Action> {
         let score = |action: &Action| {

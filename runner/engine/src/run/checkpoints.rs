@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use isokiln_core::digest::Digest;
-use isokiln_core::image::{Checkpoint, Role};
+use isokiln_core::image::{Checkpoint, Circumstances, Entry, EntryNote, Role};
 use isokiln_core::names::{PipelineName, StageName};
 use isokiln_core::pipeline::{Pipeline, Stage};
 use isokiln_core::plan::{Checkpoints, StageInputs};
@@ -59,6 +59,73 @@ impl Checkpoints for Shelf {
         let mut newest_first = self.checkpoints.iter().rev().map(|(_, checkpoint)| checkpoint);
         newest_first.find(|c| c.pipeline == pipeline.name && c.stage == *stage).cloned()
     }
+}
+
+/// How the user names a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Which {
+    /// The stage.
+    pub stage: StageName,
+    /// The pipeline; may be left out where no other has such a stage.
+    pub pipeline: Option<PipelineName>,
+    /// How the digest of the manifest begins, in hexadecimal digits; the newest checkpoint where it is left out.
+    pub digest: Option<String>,
+}
+
+impl Which {
+    /// Whether a pipeline may be meant.
+    pub(super) fn is_in(&self, pipeline: &PipelineName) -> bool {
+        self.pipeline.as_ref().is_none_or(|meant| meant == pipeline)
+    }
+
+    fn means(&self, entry: &Entry) -> bool {
+        entry.note.stage == self.stage
+            && self.is_in(&entry.note.pipeline)
+            && self.digest.as_ref().is_none_or(|digest| entry.manifest.hex().starts_with(digest))
+    }
+}
+
+/// The entry of the checkpoint that the user means, which there is even where the checkpoint is damaged. `others` are
+/// stages that would do besides those that have a checkpoint.
+pub(super) fn find_among(store: &Store, which: &Which, others: &[StageName]) -> Result<Entry, RunError> {
+    let entries = store.entries().map_err(RunError::store("the checkpoint cannot be looked for"))?;
+    let checkpoints: Vec<_> =
+        entries.into_iter().filter(|entry| entry.note.role == Role::Checkpoint).collect();
+    let found: Vec<_> = checkpoints.iter().filter(|entry| which.means(entry)).collect();
+    let pipelines: BTreeSet<_> = found.iter().map(|entry| &entry.note.pipeline).collect();
+    let manifests: BTreeSet<_> = found.iter().map(|entry| entry.manifest).collect();
+    if pipelines.len() > 1 || (which.digest.is_some() && manifests.len() > 1) {
+        let pipelines = pipelines.into_iter().map(ToString::to_string).collect();
+        return Err(RunError::ManyCheckpoints { stage: which.stage.clone(), pipelines });
+    }
+    found.into_iter().next_back().cloned().ok_or_else(|| {
+        let in_reach = checkpoints.iter().filter(|entry| which.is_in(&entry.note.pipeline));
+        let mut known: Vec<String> = Vec::new();
+        for stage in in_reach.map(|entry| &entry.note.stage).chain(others) {
+            if !known.iter().any(|other| other == stage.as_str()) {
+                known.push(stage.to_string());
+            }
+        }
+        RunError::NoSuchCheckpoint { which: which.clone(), known }
+    })
+}
+
+/// The entry of the checkpoint that the user means, which there is even where the checkpoint is damaged.
+pub fn find_checkpoint(store: &Store, which: &Which) -> Result<Entry, RunError> {
+    find_among(store, which, &[])
+}
+
+/// The record of a checkpoint's making; absent where none was kept, or none that can be read.
+pub fn circumstances(store: &Store, checkpoint: &EntryNote) -> Option<Circumstances> {
+    let is_it = |note: &EntryNote| {
+        note.role == Role::Circumstances
+            && (&note.pipeline, &note.stage, note.key)
+                == (&checkpoint.pipeline, &checkpoint.stage, checkpoint.key)
+    };
+    let entry = store.entries().ok()?.into_iter().rev().find(|entry| is_it(&entry.note))?;
+    let files = store.files(&entry).ok()?;
+    let file = files.into_iter().find(|file| file.name == Circumstances::FILE)?;
+    serde_json::from_slice(&store.get(file.digest).ok()?).ok()
 }
 
 /// What a rollback did.

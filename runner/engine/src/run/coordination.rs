@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use isokiln_core::image::Circumstances;
 use isokiln_core::names::StageName;
 use isokiln_core::pipeline::Hook;
 use isokiln_core::review::{Excerpt, Learnings};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::home::replace_file;
 
@@ -69,7 +69,7 @@ impl Coordination {
     }
 
     /// A stage's checkpoint.
-    pub(super) fn checkpoint(&self, stage: &StageName, note: &Value) -> io::Result<()> {
+    pub(super) fn checkpoint(&self, stage: &StageName, note: &Circumstances) -> io::Result<()> {
         self.write_json("checkpoints", &format!("{stage}.json"), note)
     }
 

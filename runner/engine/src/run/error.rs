@@ -7,11 +7,12 @@ use isokiln_core::boot::{NotAnIso, UnknownCheck};
 use isokiln_core::diagnostic::Diagnostics;
 use isokiln_core::digest::Digest;
 use isokiln_core::exit;
-use isokiln_core::names::StageName;
+use isokiln_core::names::{RunId, StageName};
 use isokiln_core::review::RuleSetError;
 use isokiln_core::suggest::nearest;
 use isokiln_core::units::show_size;
 
+use super::checkpoints::Which;
 use super::room::is_disk_full;
 use crate::archive::ArchiveError;
 use crate::boot::BootError;
@@ -64,6 +65,30 @@ pub enum RunError {
         given: String,
         /// The nearest that there is.
         meant: Option<String>,
+    },
+    /// A checkpoint on the command line is not there.
+    #[error("there is no checkpoint {}", told(which))]
+    NoSuchCheckpoint {
+        /// As given.
+        which: Which,
+        /// Stages that would do.
+        known: Vec<String>,
+    },
+    /// Several checkpoints are meant by what is on the command line.
+    #[error("several checkpoints of a stage {:?} are meant", stage.as_str())]
+    ManyCheckpoints {
+        /// The stage.
+        stage: StageName,
+        /// Pipelines that have one.
+        pipelines: Vec<String>,
+    },
+    /// A shell on the command line cannot be had while a build works on the stage.
+    #[error("stage {stage} is being run by run {run}")]
+    StageAtWork {
+        /// The stage.
+        stage: StageName,
+        /// The run.
+        run: RunId,
     },
     /// A stage kind on the command line is not known.
     #[error("there is no stage kind {given:?}")]
@@ -296,6 +321,8 @@ impl RunError {
             | Self::Picture(_)
             | Self::Input { .. }
             | Self::NoSuchStage { .. }
+            | Self::NoSuchCheckpoint { .. }
+            | Self::ManyCheckpoints { .. }
             | Self::NoSuchKind { .. }
             | Self::NoSuchProfile { .. }
             | Self::NoRuns
@@ -312,6 +339,7 @@ impl RunError {
             | Self::DamagedCheckpoint { .. }
             | Self::RolledBack { .. }
             | Self::NoRoom { .. }
+            | Self::StageAtWork { .. }
             | Self::Folder { .. }
             | Self::NoAnswer { .. }
             | Self::Supervisor(_)
@@ -354,10 +382,24 @@ impl RunError {
             Self::Stage { hint, .. } => hint.clone(),
             Self::NoSuchStage { meant: Some(meant), .. } => Some(format!("did you mean {meant:?}?")),
             Self::NoSuchStage { .. } => Some("isokiln plan FILE lists the stages".to_owned()),
+            Self::NoSuchCheckpoint { known, .. } if known.is_empty() => {
+                Some("isokiln build makes checkpoints".to_owned())
+            }
+            Self::NoSuchCheckpoint { which, known }
+                if known.iter().any(|name| name == which.stage.as_str()) =>
+            {
+                Some("isokiln checkpoint list shows those that there are".to_owned())
+            }
+            Self::NoSuchCheckpoint { which, known } => Some(nearest_of(which.stage.as_str(), known)),
+            Self::ManyCheckpoints { pipelines, .. } if pipelines.len() > 1 => {
+                Some(format!("say --pipeline {}", pipelines.join(" or --pipeline ")))
+            }
+            Self::ManyCheckpoints { .. } => Some("give more digits of the digest".to_owned()),
+            Self::StageAtWork { .. } => {
+                Some("wait until the build has ended, or give --digest for an earlier checkpoint".to_owned())
+            }
             Self::NoSuchKind { given, known } | Self::NoSuchProfile { given, known } => {
-                let near = nearest(given, known.iter().map(String::as_str));
-                let meant = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
-                Some(format!("{meant}valid: {}", known.join(", ")))
+                Some(nearest_of(given, known))
             }
             Self::NoRuns => Some("isokiln build FILE begins one; --dir names the folder that holds them".to_owned()),
             Self::NoSuchRun { known, .. } if known.is_empty() => None,
@@ -417,6 +459,21 @@ impl RunError {
             | Self::Cancelled => None,
         }
     }
+}
+
+/// What was probably meant, and everything that could have been.
+fn nearest_of(given: &str, known: &[String]) -> String {
+    let near = nearest(given, known.iter().map(String::as_str));
+    let meant = near.map(|near| format!("did you mean {near:?}? ")).unwrap_or_default();
+    format!("{meant}valid: {}", known.join(", "))
+}
+
+/// A checkpoint as the user names it.
+fn told(which: &Which) -> String {
+    let Which { stage, pipeline, digest } = which;
+    let digest = digest.as_ref().map(|digest| format!("{digest} ")).unwrap_or_default();
+    let pipeline = pipeline.as_ref().map(|pipeline| format!(" in {pipeline}")).unwrap_or_default();
+    format!("{digest}of a stage {:?}{pipeline}", stage.as_str())
 }
 
 /// What was probably meant by a path that is not there, the nearest name in its folder; `written` is how the

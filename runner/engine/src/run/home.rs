@@ -83,6 +83,13 @@ impl Home {
         Ok(file.map_or_else(|| Ok(Keep::default()), |file| file.read(|_, text| Keep::parse(text)))?)
     }
 
+    /// Folder of the files that builds lock.
+    pub(super) fn locks(&self) -> Result<PathBuf, RunError> {
+        let path = self.root.join("locks");
+        fs::create_dir_all(&path).map_err(|source| RunError::Folder { path: path.clone(), source })?;
+        Ok(path)
+    }
+
     /// What belongs to this folder inside the engine.
     pub fn volume(&self) -> StoreVolume {
         StoreVolume::of(&self.root)

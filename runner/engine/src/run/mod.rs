@@ -36,15 +36,18 @@ mod runs;
 mod save;
 mod schedule;
 mod session;
+mod setting;
+mod shell;
 mod stage;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod unpack;
 
 pub use boot_test::TestRequest;
 pub use build::{Build, BuildOptions, Edges, Outcome};
-pub use checkpoints::{RollbackReport, rollback, unpin};
+pub use checkpoints::{RollbackReport, Which, circumstances, find_checkpoint, rollback, unpin};
 pub use clean::{CleanReport, Collected, verify};
 pub use clock::{Clock, SystemClock};
 pub use consult::{About, read_log, review_log};
@@ -61,4 +64,5 @@ pub use project::Project;
 pub use recover::Consent;
 pub use runs::{Doing, RunReport, RunState, RunView};
 pub use session::{Session, Tested, Testing};
+pub use shell::{Place, PlaceState, ShellRequest};
 pub use supervise::{Supervisor, become_supervisor};

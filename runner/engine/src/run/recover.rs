@@ -81,7 +81,7 @@ impl Build {
                 stop.clone(),
             );
             let (failed, reviewed, hook) = match running.await? {
-                Ended::Well(ran) => match unless_now(&stop, self.review_good(stage, attempt, ran)).await? {
+                Ended::Well(ran) => match unless_now(&stop, self.review_good(stage, attempt, *ran)).await? {
                     Ok(ran) => {
                         let words = ["success".to_owned(), format!("{:.0}", ran.seconds)];
                         let after = self.hook(stage, Hook::PostPhase, &words);

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use isokiln_core::digest::Digest;
 use isokiln_core::event::Event;
+use isokiln_core::image::{ReviewMemory, StageReview, canonical_json};
 use isokiln_core::kind::KindCatalog;
 use isokiln_core::names::{PipelineName, StageName};
 use isokiln_core::pipeline::{Gate, ReviewWhen, Stage};
 use isokiln_core::record::{RunRecord, StageRecord, StageState};
 use isokiln_core::review::{Action, Diagnosis, Excerpt, Facts, GoodLogs, Learnings, Templates, diagnose};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::consult::{About, Conversation, Reviewed, consult, pieces, read_log};
@@ -228,6 +231,18 @@ impl Reviewer {
     /// What is known of what has helped.
     fn learnings(&self) -> Learnings {
         self.learnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What reviews have come to so far, for the record of a stage's checkpoint.
+    pub(super) fn memory(&self, stage: &StageName) -> ReviewMemory {
+        let learnings = self.learnings();
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_stage = records.decisions.iter().filter(|decision| decision["stage"] == stage.as_str());
+        ReviewMemory {
+            learnings: (!learnings.is_empty()).then(|| Digest::of(canonical_json(&learnings))),
+            signatures: learnings.len(),
+            reviews: of_stage.filter_map(|decision| StageReview::deserialize(decision).ok()).collect(),
+        }
     }
 
     /// A cure's outcome is known.

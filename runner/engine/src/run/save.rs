@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use isokiln_core::digest::Digest;
 use isokiln_core::event::Event;
-use isokiln_core::image::{Artifact, Checkpoint, EntryNote, LayerBlob, Role, checkpoint_documents};
+use isokiln_core::image::{
+    Artifact, CIRCUMSTANCES_TYPE, Checkpoint, Circumstances, EntryNote, LayerBlob, Role,
+    attachment_documents, canonical_json, checkpoint_documents,
+};
 use isokiln_core::kind::RootfsUse;
 use isokiln_core::layer::LayerError;
 use isokiln_core::names::StageName;
 use isokiln_core::pipeline::Stage;
-use serde_json::json;
 
 use super::artifacts::bad_document;
 use super::build::Build;
@@ -65,13 +67,21 @@ impl Build {
         let subject = (Digest::of(&documents.manifest), documents.manifest.len() as u64);
         // The checkpoint comes last, because one that is there must have its artifacts.
         self.enter_artifacts(stage, &files, subject, note.clone())?;
+        let circumstances = Circumstances {
+            stage: stage.name.clone(),
+            run: self.run.id.clone(),
+            created: note.created,
+            manifest: subject.0,
+            key: note.key,
+            surroundings: ran.surroundings,
+            review: self.reviewer.memory(&stage.name),
+            setting: ran.setting,
+        };
+        self.enter_circumstances(&circumstances, subject, note.clone())?;
         let entry = self.store.add(&documents, note).map_err(RunError::store(what()))?;
         let checkpoint = self.store.checkpoint(&entry).map_err(RunError::store(what()))?;
-        let note = json!({
-            "stage": stage.name, "run": self.run.id, "created": self.clock.seconds(),
-            "manifest": checkpoint.manifest, "key": checkpoint.inputs.key(),
-        });
-        self.reviewer.kept(self.reviewer.coordination.checkpoint(&stage.name, &note));
+        self.reviewer.kept(self.reviewer.coordination.checkpoint(&stage.name, &circumstances));
+        self.run.forget_unfinished(&stage.name);
         self.events.emit(Event::CheckpointStored {
             stage: stage.name.clone(),
             manifest: checkpoint.manifest,
@@ -79,6 +89,24 @@ impl Build {
             usage,
         });
         Ok((checkpoint, files))
+    }
+
+    /// Enters the record of a checkpoint's making in the index, attached to the checkpoint's manifest `subject`.
+    fn enter_circumstances(
+        &self,
+        circumstances: &Circumstances,
+        subject: (Digest, u64),
+        note: EntryNote,
+    ) -> Result<(), RunError> {
+        let what = || format!("the circumstances of stage {} cannot be stored", circumstances.stage);
+        let json = canonical_json(circumstances);
+        let name = Circumstances::FILE.to_owned();
+        let file = Artifact { name, digest: Digest::of(&json), size: json.len() as u64 };
+        let mut documents = attachment_documents(CIRCUMSTANCES_TYPE, &[file], Some(subject))
+            .map_err(|error| RunError::store(what())(bad_document(self.store.root(), &error)))?;
+        documents.blobs.push(json);
+        let note = EntryNote { role: Role::Circumstances, ..note };
+        self.store.add(&documents, note).map(drop).map_err(RunError::store(what()))
     }
 
     /// Whether a stage of this kind changes the root file system.

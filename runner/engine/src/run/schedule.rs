@@ -151,7 +151,10 @@ impl Build {
 
     /// Takes out of the index what the store no longer has whole, and says so.
     pub(super) fn forget_damaged(&self) -> Result<(), RunError> {
-        let gone = self.store.forget_damaged().map_err(RunError::store("the store cannot be repaired"))?;
+        let mut gone =
+            self.store.forget_damaged().map_err(RunError::store("the store cannot be repaired"))?;
+        // Nothing rests on a record; without one, a shell in the checkpoint lacks some things, and tells.
+        gone.retain(|(entry, _)| entry.note.role != Role::Circumstances);
         if let Some((_, reason)) = gone.first() {
             let mut stages: Vec<_> = gone.iter().map(|(entry, _)| entry.note.stage.to_string()).collect();
             stages.dedup();

@@ -310,7 +310,7 @@ impl Session {
     }
 
     /// Removes what killed processes have left.
-    async fn sweep(&self, engine: &Engine, home: &Home) -> Result<(), RunError> {
+    pub(super) async fn sweep(&self, engine: &Engine, home: &Home) -> Result<(), RunError> {
         let gone =
             sweep(engine).await.map_err(RunError::sandbox("what earlier runs left cannot be removed"))?;
         for leftover in gone {

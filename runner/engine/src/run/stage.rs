@@ -1,14 +1,13 @@
 //! Running one stage's script.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use isokiln_core::digest::DiffId;
 use isokiln_core::event::Event;
-use isokiln_core::kind::{Privilege, RootfsUse};
+use isokiln_core::image::{Setting, Surroundings};
 use isokiln_core::pipeline::Stage;
-use isokiln_core::plan::{BuildContext, stage_variables};
+use isokiln_core::plan::BuildContext;
 use isokiln_core::review::{End, Facts, Room};
 use tokio::sync::mpsc;
 
@@ -16,9 +15,9 @@ use super::build::Build;
 use super::error::RunError;
 use super::failure::{Failure, explain};
 use super::listen::listen;
-use super::prepare::PROXY_VARIABLES;
 use super::room::{RUN_DISK, left_at};
-use crate::sandbox::{CancelWatch, ContainerFile, Dismissed, StageExit, StageSpec, Tree};
+use super::unfinished::Unfinished;
+use crate::sandbox::{CancelWatch, Dismissed, StageExit, StageSpec, Tree};
 
 /// Messages and output that may wait between container and log.
 const WAITING: usize = 256;
@@ -29,6 +28,10 @@ pub(super) struct Ran {
     pub(super) dismissed: Dismissed,
     /// Names of the files that it left.
     pub(super) artifacts: Vec<String>,
+    /// What its script was given.
+    pub(super) setting: Setting,
+    /// What was around its script when that had ended.
+    pub(super) surroundings: Option<Surroundings>,
     /// The stage as it was run, which may be without an optional package.
     pub(super) stage: Stage,
     /// What it rested on; another mirror may stand in for the archive's by the time it is saved.
@@ -53,7 +56,7 @@ pub(super) struct Failed {
 
 /// How a stage's script ended.
 pub(super) enum Ended {
-    Well(Ran),
+    Well(Box<Ran>),
     Failed(Failed),
 }
 
@@ -77,14 +80,15 @@ impl Build {
         let started = Instant::now();
         self.events.emit(Event::StageStarted { stage: stage.name.clone(), changed });
         let (log_path, log) = self.run.log(&stage.name, attempt)?;
+        let (files, setting) = self.setting(stage, context);
+        let unfinished = Unfinished::begun(self.clock.seconds(), &trees, &setting);
+        self.run.keep_unfinished(&stage.name, &unfinished);
+        let spec = StageSpec { fresh_cache, ..self.spec(stage, trees, files, &setting, context) };
         let (sender, receiver) = mpsc::channel(WAITING);
         let listening = listen(receiver, log, &stage.name, &self.events);
         // What saves the stage takes a moment to start; it can do so while the script runs.
-        let (end, heard, ready) = tokio::join!(
-            self.sandbox.run_stage(self.spec(stage, trees, fresh_cache, context), sender, stop),
-            listening,
-            self.sandbox.prepare()
-        );
+        let (end, heard, ready) =
+            tokio::join!(self.sandbox.run_stage(spec, sender, stop), listening, self.make_ready());
         let end = end.map_err(RunError::sandbox(format!("stage {} could not be run", stage.name)))?;
         let heard = heard.map_err(|source| self.run.error(&log_path, source))?;
         if end.exit != StageExit::Status(0) {
@@ -107,8 +111,7 @@ impl Build {
             let seconds = started.elapsed().as_secs_f64();
             return Ok(Ended::Failed(Failed { failure, facts, status, tail: heard.tail, seconds }));
         }
-        let remark = ready.map_err(RunError::sandbox("the engine cannot move layers"))?;
-        if let Some(text) = remark {
+        if let Some(text) = ready? {
             self.events.emit(Event::Note { stage: None, text });
         }
         let script_seconds = end.script_time.as_secs_f64();
@@ -121,13 +124,24 @@ impl Build {
         });
         self.count_script(script_seconds);
         let context = context.clone();
-        Ok(Ended::Well(Ran {
+        Ok(Ended::Well(Box::new(Ran {
             dismissed: end.dismissed,
             artifacts: end.artifacts,
+            setting,
+            surroundings: end.surroundings,
             stage: stage.clone(),
             context,
             seconds,
-        }))
+        })))
+    }
+
+    /// Makes ready what saves a stage, and removes what failed stages of earlier runs left; gives what people should
+    /// know of the sandbox.
+    async fn make_ready(&self) -> Result<Option<String>, RunError> {
+        let remark = self.sandbox.prepare().await;
+        let remark = remark.map_err(RunError::sandbox("the engine cannot move layers"))?;
+        self.tidy_early().await?;
+        Ok(remark)
     }
 
     /// What is known of a stage's end besides its log.
@@ -157,6 +171,7 @@ impl Build {
 
     pub(super) fn failed(&self, stage: &Stage, failure: Failure, tail: Vec<String>) -> RunError {
         let Failure { cause, hint } = failure;
+        self.run.note_failure(&stage.name, &cause);
         self.events.emit(Event::StageFailed {
             stage: stage.name.clone(),
             cause: cause.clone(),
@@ -170,53 +185,11 @@ impl Build {
     /// Has a stage's kind prepare a layer ahead of the stage. Whatever fails here fails again in the stage itself, where
     /// it is told.
     pub(super) async fn prepare_layer(&self, stage: &Stage, layer: DiffId, stop: CancelWatch) {
-        let spec = self.spec(stage, vec![Tree::Layer(layer)], false, &self.context());
+        let context = self.context();
+        let (files, setting) = self.setting(stage, &context);
+        let spec = self.spec(stage, vec![Tree::Layer(layer)], files, &setting, &context);
         if let Err(error) = self.sandbox.prepare_layer(spec, stop).await {
             tracing::debug!("layer {} is not prepared for stage {}: {error}", layer.0.short(), stage.name);
-        }
-    }
-
-    fn spec(&self, stage: &Stage, trees: Vec<Tree>, fresh_cache: bool, context: &BuildContext) -> StageSpec {
-        let kind = self.kind(stage);
-        let mut environment: BTreeMap<String, String> = stage_variables(&self.project.pipeline, stage)
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
-        environment.insert("ISOKILN_ENVIRONMENT".to_owned(), stage.environment.join(" "));
-        for name in PROXY_VARIABLES {
-            if let Ok(value) = std::env::var(name) {
-                environment.insert(name.to_owned(), value);
-            }
-        }
-        for name in &stage.environment {
-            if let Some(value) = context.environment.get(name) {
-                environment.insert(name.clone(), value.clone());
-            }
-        }
-        let options = serde_json::to_vec(&stage.options.values).unwrap_or_default();
-        let mut files = self.project.kinds.files(&stage.kind);
-        files.push(ContainerFile::data("/isokiln/options.json", options));
-        files.push(ContainerFile::data("/isokiln/sources.list", context.archive.sources_list()));
-        files.push(ContainerFile::data("/isokiln/mirrors.sed", self.stand_ins(&context.archive)));
-        StageSpec {
-            run: self.run.id.clone(),
-            stage: stage.name.clone(),
-            trees,
-            rootfs: kind.map_or(RootfsUse::Change, |kind| kind.rootfs),
-            privilege: kind.map_or(Privilege::Chroot, |kind| kind.privilege),
-            network: stage.network,
-            archive: stage.archive,
-            fresh_cache,
-            limits: stage.limits,
-            environment,
-            files,
-            inputs: stage
-                .options
-                .inputs
-                .iter()
-                .map(|input| (input.option.clone(), self.project.resolve(&input.path)))
-                .collect(),
-            epoch: context.epoch,
         }
     }
 }

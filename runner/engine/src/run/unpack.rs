@@ -11,7 +11,9 @@ use isokiln_core::pipeline::Stage;
 
 use super::build::Build;
 use super::error::RunError;
-use crate::store::StoreError;
+use super::events::Events;
+use crate::sandbox::{Sandbox, SandboxError};
+use crate::store::{Store, StoreError};
 
 /// Layers that are known to lie in the engine.
 #[derive(Default)]
@@ -27,36 +29,34 @@ impl Build {
         let what = || format!("the layers for stage {} cannot be unpacked", stage.name);
         // One at a time: two stages may need the same layer.
         let mut unpacked = self.unpacked.lock().await;
-        if !unpacked.tidied {
-            unpacked.layers = self.tidy(&unpacked.layers).await?;
-            unpacked.tidied = true;
-        }
+        self.tidy_once(&mut unpacked).await?;
         for layer in layers {
             if unpacked.layers.contains(&layer.diff_id) {
                 continue;
             }
-            let started = Instant::now();
-            let short = layer.diff_id.0.short();
-            self.events.emit(Event::Working { text: format!("unpacking layer {short}") });
-            let flow = self.sandbox.restore(layer.diff_id).await.map_err(RunError::sandbox(what()))?;
-            let (store, blob) = (self.store.clone(), layer.clone());
-            let written = tokio::task::spawn_blocking(move || store.restore_layer(&blob, flow.bytes));
-            let written = written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-            let done = flow.done.await;
-            match (written, done) {
-                (Ok(_), Ok(())) => {}
-                // tar stops reading when it fails, and says why.
-                (Ok(_) | Err(StoreError::Layer(LayerError::Write(_))), Err(error)) => {
-                    return Err(RunError::sandbox(what())(error));
-                }
-                (Err(error), _) => return Err(self.damaged(what(), error)),
+            match unpack_layer(&*self.sandbox, &self.store, &self.events, layer).await {
+                Ok(()) => {}
+                Err(Trouble::Sandbox(error)) => return Err(RunError::sandbox(what())(error)),
+                Err(Trouble::Store(error)) => return Err(self.damaged(what(), error)),
             }
-            self.sandbox.settle(layer.diff_id).await.map_err(RunError::sandbox(what()))?;
-            self.events.emit(Event::LayerRestored {
-                diff_id: layer.diff_id,
-                seconds: started.elapsed().as_secs_f64(),
-            });
             unpacked.layers.insert(layer.diff_id);
+        }
+        Ok(())
+    }
+
+    /// Removes what failed stages of earlier runs left, unless somebody is about to.
+    pub(super) async fn tidy_early(&self) -> Result<(), RunError> {
+        match self.unpacked.try_lock() {
+            Ok(mut unpacked) => self.tidy_once(&mut unpacked).await,
+            // Nobody has to wait for layers that another stage needs.
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn tidy_once(&self, unpacked: &mut Unpacked) -> Result<(), RunError> {
+        if !unpacked.tidied {
+            unpacked.layers = self.tidy(&unpacked.layers).await?;
+            unpacked.tidied = true;
         }
         Ok(())
     }
@@ -87,4 +87,38 @@ impl Build {
             .await
             .map_err(RunError::sandbox("the engine could not be tidied up"))
     }
+}
+
+/// Why a layer cannot be unpacked.
+pub(super) enum Trouble {
+    Sandbox(SandboxError),
+    Store(StoreError),
+}
+
+/// Brings a layer back into the engine.
+pub(super) async fn unpack_layer(
+    sandbox: &dyn Sandbox,
+    store: &Store,
+    events: &Events,
+    layer: &LayerBlob,
+) -> Result<(), Trouble> {
+    let started = Instant::now();
+    let short = layer.diff_id.0.short();
+    events.emit(Event::Working { text: format!("unpacking layer {short}") });
+    let flow = sandbox.restore(layer.diff_id).await.map_err(Trouble::Sandbox)?;
+    let (store, blob) = (store.clone(), layer.clone());
+    let written = tokio::task::spawn_blocking(move || store.restore_layer(&blob, flow.bytes));
+    let written = written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let done = flow.done.await;
+    match (written, done) {
+        (Ok(_), Ok(())) => {}
+        // tar stops reading when it fails, and says why.
+        (Ok(_) | Err(StoreError::Layer(LayerError::Write(_))), Err(error)) => {
+            return Err(Trouble::Sandbox(error));
+        }
+        (Err(error), _) => return Err(Trouble::Store(error)),
+    }
+    sandbox.settle(layer.diff_id).await.map_err(Trouble::Sandbox)?;
+    events.emit(Event::LayerRestored { diff_id: layer.diff_id, seconds: started.elapsed().as_secs_f64() });
+    Ok(())
 }

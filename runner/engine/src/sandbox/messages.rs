@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use isokiln_core::image::{Environment, MountPoint, Process, Surroundings};
 use isokiln_core::review::Room;
 use serde::Deserialize;
 
@@ -20,6 +21,8 @@ pub(super) enum StageMessage {
     Resolves(bool),
     /// Time that the kind's script took.
     Script(Duration),
+    /// What is around the kind's script.
+    Surroundings(Surroundings),
     /// Names of the files that the stage leaves.
     Artifacts(Vec<String>),
     /// The stage has ended; the container waits to be dismissed.
@@ -115,8 +118,15 @@ fn parse(json: &[u8]) -> Option<StageMessage> {
         Room { room: Room },
         Resolves { resolves: bool },
         Script { script_microseconds: u64 },
+        Surroundings { surroundings: Around },
         Artifacts { artifacts: Vec<String> },
         Ended { ended: i64 },
+    }
+    #[derive(Deserialize)]
+    struct Around {
+        environment: Environment,
+        mounts: String,
+        processes: String,
     }
     #[derive(Deserialize)]
     struct Failure {
@@ -134,6 +144,10 @@ fn parse(json: &[u8]) -> Option<StageMessage> {
         Wire::Resolves { resolves } => StageMessage::Resolves(resolves),
         Wire::Script { script_microseconds } => {
             StageMessage::Script(Duration::from_micros(script_microseconds))
+        }
+        Wire::Surroundings { surroundings: Around { environment, mounts, processes } } => {
+            let (mounts, processes) = (MountPoint::parse(&mounts), Process::parse(&processes));
+            StageMessage::Surroundings(Surroundings { environment, mounts, processes })
         }
         Wire::Artifacts { artifacts } => StageMessage::Artifacts(artifacts),
         Wire::Ended { ended } => StageMessage::Ended(ended),

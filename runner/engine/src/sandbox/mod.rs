@@ -15,10 +15,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use isokiln_core::digest::DiffId;
 use isokiln_core::event::Usage;
+use isokiln_core::image::{Setting, Surroundings};
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::names::{RunId, StageName};
 use isokiln_core::pipeline::Limits;
 use isokiln_core::review::Room;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use flow::{Dismissed, Inflow, Outflow};
@@ -135,8 +137,43 @@ pub struct StageSpec {
     pub epoch: i64,
 }
 
+impl StageSpec {
+    /// What a setting comes to, on a tree. `value` gives the values of the variables that it only names.
+    pub fn of(
+        setting: &Setting,
+        (run, stage): (&RunId, &StageName),
+        trees: Vec<Tree>,
+        files: Vec<ContainerFile>,
+        value: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let mut environment = setting.variables.clone();
+        environment.insert("ISOKILN_ENVIRONMENT".to_owned(), setting.environment.join(" "));
+        for name in &setting.environment {
+            if let Some(value) = value(name) {
+                environment.insert(name.clone(), value);
+            }
+        }
+        Self {
+            run: run.clone(),
+            stage: stage.clone(),
+            trees,
+            rootfs: setting.rootfs,
+            privilege: setting.privilege,
+            network: setting.network,
+            archive: setting.archive,
+            fresh_cache: false,
+            limits: setting.limits,
+            environment,
+            files,
+            inputs: setting.inputs.clone().into_iter().collect(),
+            epoch: setting.epoch,
+        }
+    }
+}
+
 /// A part of a root file system, as it lies in the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tree {
     /// An unpacked layer.
     Layer(DiffId),
@@ -187,6 +224,8 @@ pub struct StageEnd {
     pub dismissed: Dismissed,
     /// Time that the kind's script took.
     pub script_time: Duration,
+    /// What was around its script when that had ended well.
+    pub surroundings: Option<Surroundings>,
     /// Names of the files that it leaves.
     pub artifacts: Vec<String>,
     /// Room left on the file systems that it used, where it failed.
@@ -274,7 +313,7 @@ pub trait Sandbox: Send + Sync {
     async fn artifact(&self, run: &RunId, stage: &StageName, name: &str) -> Result<Outflow, SandboxError>;
 
     /// Deletes the layers that are not in the list, where there is one, and what the stages of runs left that are not
-    /// in `runs`; gives the layers that lie unpacked and whole.
+    /// in `runs` and that nobody looks at; gives the layers that lie unpacked and whole.
     async fn keep_only(
         &self,
         runs: &BTreeSet<RunId>,

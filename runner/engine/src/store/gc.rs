@@ -171,7 +171,7 @@ impl<'e> Choice<'e> {
                 self.forget(index);
             }
         }
-        self.forget_artifacts_without_checkpoint();
+        self.forget_what_lost_its_checkpoint();
         let Some(limit) = rule.max_bytes else { return (self.keeps, Vec::new()) };
         for index in self.checkpoints() {
             if self.bytes() <= limit {
@@ -179,7 +179,7 @@ impl<'e> Choice<'e> {
             }
             if self.keeps[index] && !self.live[index] {
                 self.forget(index);
-                self.forget_artifacts_without_checkpoint();
+                self.forget_what_lost_its_checkpoint();
             }
         }
         let held_by = if self.bytes() > limit { self.holdings() } else { Vec::new() };
@@ -200,11 +200,11 @@ impl<'e> Choice<'e> {
         self.entries.iter().zip(&self.keeps).filter(|(_, keep)| **keep).map(|(entry, _)| entry)
     }
 
-    fn forget_artifacts_without_checkpoint(&mut self) {
+    fn forget_what_lost_its_checkpoint(&mut self) {
         let kept = self.kept().filter(|(entry, _)| entry.note.role == Role::Checkpoint);
         let kept: BTreeSet<_> = kept.map(|(entry, _)| (name(entry), entry.note.key)).collect();
         for ((entry, _), keep) in self.entries.iter().zip(&mut self.keeps) {
-            *keep &= entry.note.role != Role::Artifacts || kept.contains(&(name(entry), entry.note.key));
+            *keep &= !entry.note.role.is_of_a_checkpoint() || kept.contains(&(name(entry), entry.note.key));
         }
     }
 

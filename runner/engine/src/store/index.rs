@@ -134,7 +134,7 @@ impl Store {
         }
         match entry.note.role {
             Role::Checkpoint => self.checkpoint(entry).map(drop),
-            Role::Artifacts | Role::BootReport => Ok(()),
+            Role::Artifacts | Role::Circumstances | Role::BootReport => Ok(()),
         }
     }
 

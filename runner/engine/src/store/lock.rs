@@ -22,6 +22,8 @@ const PIPELINES: &str = "locks";
 pub enum Writer {
     /// A build adds checkpoints of this pipeline.
     Build(PipelineName),
+    /// A command uses checkpoints, which nobody may remove meanwhile; its name.
+    Beside(&'static str),
     /// A command removes or repairs something; its name, for whoever has to wait for it.
     Alone(&'static str),
 }
@@ -30,7 +32,7 @@ impl fmt::Display for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Build(pipeline) => write!(f, "build of {pipeline}"),
-            Self::Alone(command) => f.write_str(command),
+            Self::Beside(command) | Self::Alone(command) => f.write_str(command),
         }
     }
 }
@@ -52,6 +54,12 @@ impl WriterLock {
                     let mut file = open(&all)?;
                     if wait(&file, &all, Share::Alone, || waiting(&holder(folder, &all)))? {
                         sign(&mut file, writer);
+                        return Ok(Self { _files: vec![file] });
+                    }
+                }
+                Writer::Beside(_) => {
+                    let file = open(&all)?;
+                    if wait(&file, &all, Share::Together, || waiting(&holder(folder, &all)))? {
                         return Ok(Self { _files: vec![file] });
                     }
                 }

@@ -354,6 +354,7 @@ impl Sandbox for FakeSandbox {
             artifacts: act.artifacts.into_iter().map(|(name, _)| name).collect(),
             rooms: act.rooms,
             resolves: None,
+            surroundings: None,
         })
     }
 

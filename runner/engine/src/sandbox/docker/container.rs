@@ -21,6 +21,7 @@ use tokio::io::AsyncWrite;
 use super::super::SandboxError;
 use super::engine::{Engine, is_missing, refused};
 use super::rights::Rights;
+use super::upload::Upload;
 use super::{HOME, VOLUME, labels};
 
 /// What to make.
@@ -37,6 +38,8 @@ pub(super) struct ContainerSpec {
     pub(super) network: bool,
     pub(super) limits: Option<Limits>,
     pub(super) volume: Option<VolumeMount>,
+    /// Where a volume of its own is mounted, which goes with it.
+    pub(super) scratch: Option<String>,
     /// Folder of this machine to share, and its place in the container.
     pub(super) shared: Option<(String, String)>,
     pub(super) devices: Vec<String>,
@@ -68,6 +71,7 @@ impl ContainerSpec {
             network: false,
             limits: None,
             volume: None,
+            scratch: None,
             shared: None,
             devices: Vec::new(),
             host_processes: false,
@@ -84,6 +88,13 @@ impl ContainerSpec {
                 target: Some(VOLUME.to_owned()),
                 read_only: Some(volume.read_only),
                 volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
+                ..Default::default()
+            });
+        }
+        if let Some(target) = &self.scratch {
+            mounts.push(Mount {
+                typ: Some(MountType::VOLUME),
+                target: Some(target.clone()),
                 ..Default::default()
             });
         }
@@ -172,6 +183,29 @@ impl Container {
         let created =
             created.map_err(|error| refused(format!("make a container for {}", spec.purpose), &error))?;
         Ok(Self { engine: engine.clone(), id: created.id })
+    }
+
+    /// Makes a container, puts files into it and starts it; it lives for as long as the attachment does.
+    pub(super) async fn launch(
+        engine: &Engine,
+        spec: &ContainerSpec,
+        upload: Upload,
+    ) -> Result<(Self, Attachment), SandboxError> {
+        let container = Self::create(engine, spec).await?;
+        let started = async {
+            container.upload(upload.stream()).await?;
+            let attachment = container.attach().await?;
+            container.start().await?;
+            Ok(attachment)
+        }
+        .await;
+        match started {
+            Ok(attachment) => Ok((container, attachment)),
+            Err(error) => {
+                container.remove().await?;
+                Err(error)
+            }
+        }
     }
 
     /// Unpacks a tar at the container's root; for small files, before it starts.

@@ -61,17 +61,19 @@ impl Exec {
         }
     }
 
+    /// Its exit status, if it has ended.
+    pub(super) async fn ended(engine: &Engine, id: &str) -> Result<Option<i64>, SandboxError> {
+        let facts = engine.docker.inspect_exec(id).await;
+        let facts = facts.map_err(|error| refused("tell how a command ended", &error))?;
+        Ok(facts.exit_code.filter(|_| facts.running == Some(false)))
+    }
+
     /// Its exit status, after its output has ended.
     pub(super) async fn status(engine: &Engine, id: &str) -> Result<i64, SandboxError> {
         // The output may end a moment before the engine knows about the exit.
         for pause in [0, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000] {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let facts = engine
-                .docker
-                .inspect_exec(id)
-                .await
-                .map_err(|error| refused("tell how a command ended", &error))?;
-            if let (Some(false), Some(status)) = (facts.running, facts.exit_code) {
+            if let Some(status) = Self::ended(engine, id).await? {
                 return Ok(status);
             }
         }

@@ -98,28 +98,15 @@ impl DockerSandbox {
         if order.kvm {
             spec.devices.push("/dev/kvm".to_owned());
         }
-        let container = Container::create(&self.engine, &spec).await?;
-        let started = async {
-            let prepare = ContainerFile::data("/isokiln/prepare.sh".to_owned(), order.prepare);
-            let files: Vec<_> = order.files.into_iter().chain([prepare]).collect();
-            container.upload(Upload::library().files(files).stream()).await?;
-            let attachment = container.attach().await?;
-            container.start().await?;
-            Ok(attachment)
-        }
-        .await;
-        match started {
-            Ok(attachment) => Ok(GuestContainer {
-                container,
-                attachment: Mutex::new(attachment),
-                files: Mutex::new(None),
-                token: self.token.clone(),
-            }),
-            Err(error) => {
-                container.remove().await?;
-                Err(error)
-            }
-        }
+        let prepare = ContainerFile::data("/isokiln/prepare.sh".to_owned(), order.prepare);
+        let upload = Upload::library().files(order.files).files([prepare]);
+        let (container, attachment) = Container::launch(&self.engine, &spec, upload).await?;
+        Ok(GuestContainer {
+            container,
+            attachment: Mutex::new(attachment),
+            files: Mutex::new(None),
+            token: self.token.clone(),
+        })
     }
 }
 

@@ -26,7 +26,10 @@ impl DockerSandbox {
         layers: Option<&BTreeSet<DiffId>>,
         what: &str,
     ) -> Result<String, SandboxError> {
-        let runs = runs.iter().map(RunId::as_str).collect::<Vec<_>>().join(" ");
+        // A shell looks at what a run left that is over; it is at work for as long as it has a container.
+        let at_work = sweep::runs(&self.engine).await?;
+        let runs: Vec<_> = runs.iter().map(RunId::as_str).chain(at_work.iter().map(String::as_str)).collect();
+        let runs = runs.join(" ");
         let names: Vec<_> = layers.into_iter().flatten().map(|layer| layer.0.hex()).collect();
         let mut arguments = vec![command, &runs, if layers.is_some() { "these" } else { "every" }];
         arguments.extend(names.iter().map(String::as_str));

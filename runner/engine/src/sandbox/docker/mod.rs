@@ -17,6 +17,7 @@ mod layers;
 mod pipes;
 mod porter;
 mod rights;
+mod shell;
 mod stage;
 mod stats;
 mod sweep;
@@ -36,6 +37,7 @@ pub use builder::{
 pub use engine::{Engine, EngineFacts};
 pub use guest::{Channel, GuestContainer, GuestOrder};
 pub use rights::Rights;
+pub use shell::{Console, Held, ShellCommand, ShellContainer, Size};
 pub use sweep::{Fate, Leftover, leftovers, remove_own, sweep};
 pub use upload::{InputError, digest_input};
 pub use volume::{StoreVolume, orphaned_volumes};
@@ -90,6 +92,11 @@ impl DockerSandbox {
             porter: OnceCell::new(),
             remarked: AtomicBool::new(self.remarked.load(Ordering::Relaxed)),
         }
+    }
+
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.run
     }
 
     /// The engine.

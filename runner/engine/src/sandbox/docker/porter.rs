@@ -112,26 +112,15 @@ impl Porter {
         engine: &Engine,
         spec: &ContainerSpec,
     ) -> Result<(Container, Attachment), SandboxError> {
-        let container = Container::create(engine, spec).await?;
-        let started = async {
-            // Without names in them, the access control lists that tar writes hold numbers.
-            let no_names = ["/etc/passwd", "/etc/group"].map(|path| ContainerFile::data(path, ""));
-            container.upload(Upload::library().files(no_names).stream()).await?;
-            let mut attachment = container.attach().await?;
-            container.start().await?;
-            // The first process says nothing until it ends; a start that failed shows at once.
-            if let std::task::Poll::Ready(Some(Err(error))) = futures_util::poll!(attachment.output.next()) {
-                return Err(super::engine::refused("keep a container running", &error));
-            }
-            Ok(attachment)
+        // Without names in them, the access control lists that tar writes hold numbers.
+        let no_names = ["/etc/passwd", "/etc/group"].map(|path| ContainerFile::data(path, ""));
+        let (container, mut attachment) =
+            Container::launch(engine, spec, Upload::library().files(no_names)).await?;
+        // The first process says nothing until it ends; a start that failed shows at once.
+        if let std::task::Poll::Ready(Some(Err(error))) = futures_util::poll!(attachment.output.next()) {
+            container.remove().await?;
+            return Err(super::engine::refused("keep a container running", &error));
         }
-        .await;
-        match started {
-            Ok(attachment) => Ok((container, attachment)),
-            Err(error) => {
-                container.remove().await?;
-                Err(error)
-            }
-        }
+        Ok((container, attachment))
     }
 }

@@ -8,6 +8,7 @@ use bollard::errors::Error;
 use futures_util::future::Fuse;
 use futures_util::{FutureExt, Stream, StreamExt};
 use isokiln_core::event::Usage;
+use isokiln_core::image::Surroundings;
 use isokiln_core::kind::{Privilege, RootfsUse};
 use isokiln_core::pipeline::Limits;
 use isokiln_core::review::Room;
@@ -17,11 +18,11 @@ use super::super::messages::{Part, Separator, StageMessage};
 use super::super::{
     CancelWatch, SandboxError, StageEnd, StageExit, StageOutput, StageSpec, Tree, cancelled_now,
 };
-use super::DockerSandbox;
 use super::container::{Attachment, Container, ContainerSpec};
 use super::layers::work;
 use super::stats::later;
 use super::upload::Upload;
+use super::{DockerSandbox, VOLUME};
 
 /// Where a tree lies in the volume.
 fn path_of(tree: &Tree, spec: &StageSpec) -> String {
@@ -37,6 +38,7 @@ struct Ended {
     script_time: Duration,
     rooms: Vec<Room>,
     resolves: Option<bool>,
+    surroundings: Option<Surroundings>,
     artifacts: Vec<String>,
     usage: Usage,
     /// Holding it keeps the container on its leash.
@@ -82,6 +84,7 @@ impl DockerSandbox {
                 script_time: ended.script_time,
                 rooms: ended.rooms,
                 resolves: ended.resolves,
+                surroundings: ended.surroundings,
                 artifacts: ended.artifacts,
                 dismissed: Box::pin(dismiss(container, ended.usage, ended.output)),
             }),
@@ -128,7 +131,7 @@ impl DockerSandbox {
         }
     }
 
-    async fn stage_container(&self, spec: &StageSpec) -> Result<ContainerSpec, SandboxError> {
+    pub(super) async fn stage_container(&self, spec: &StageSpec) -> Result<ContainerSpec, SandboxError> {
         let mut container =
             ContainerSpec::new(&self.image, &self.run, spec.stage.as_str(), &["/isokiln/lib/stage"]);
         container.rights = self.rights().await?.clone();
@@ -140,7 +143,7 @@ impl DockerSandbox {
         let yes_or_no = |yes: bool| word(if yes { "yes" } else { "no" });
         container.environment = vec![
             (word("ISOKILN_TOKEN"), self.token.clone()),
-            (word("ISOKILN_WORK"), work(&spec.run, &spec.stage)),
+            (word("ISOKILN_WORK"), format!("{VOLUME}/work/{}", work(&spec.run, &spec.stage))),
             (word("ISOKILN_TREES"), top_first.join(" ")),
             (
                 word("ISOKILN_ROOTFS"),
@@ -259,6 +262,7 @@ impl DockerSandbox {
 struct Hearing {
     started: Instant,
     script_time: Option<Duration>,
+    surroundings: Option<Surroundings>,
     artifacts: Vec<String>,
     output: mpsc::Sender<StageOutput>,
     /// One for standard output, one for standard error.
@@ -274,6 +278,7 @@ impl Hearing {
         Self {
             started: Instant::now(),
             script_time: None,
+            surroundings: None,
             artifacts: Vec::new(),
             output,
             separators,
@@ -296,6 +301,7 @@ impl Hearing {
                 Part::Message(StageMessage::Room(room)) => self.rooms.push(room),
                 Part::Message(StageMessage::Resolves(resolves)) => self.resolves = Some(resolves),
                 Part::Message(StageMessage::Script(time)) => self.script_time = Some(time),
+                Part::Message(StageMessage::Surroundings(told)) => self.surroundings = Some(told),
                 Part::Message(StageMessage::Artifacts(names)) => self.artifacts = names,
                 Part::Message(StageMessage::Ended(status)) => self.ended = Some(status),
                 Part::Message(StageMessage::Said(saying)) => self.tell(StageOutput::Said(saying)).await,
@@ -305,8 +311,8 @@ impl Hearing {
 
     fn end(self, exit: StageExit, usage: Usage, output: Option<Printed>) -> Ended {
         let script_time = self.script_time.unwrap_or_else(|| self.started.elapsed());
-        let Self { rooms, resolves, artifacts, .. } = self;
-        Ended { exit, script_time, rooms, resolves, artifacts, usage, output }
+        let Self { rooms, resolves, surroundings, artifacts, .. } = self;
+        Ended { exit, script_time, rooms, resolves, surroundings, artifacts, usage, output }
     }
 
     /// Takes in what still comes, until nothing does for so long.

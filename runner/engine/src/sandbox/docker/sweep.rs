@@ -116,6 +116,11 @@ pub async fn remove_own(engine: &Engine) -> Result<(), SandboxError> {
     Ok(())
 }
 
+/// Names of the runs that have a container.
+pub(super) async fn runs(engine: &Engine) -> Result<Vec<String>, SandboxError> {
+    Ok(containers(engine, RUN).await?.iter().map(|container| label(container, RUN)).collect())
+}
+
 async fn containers(engine: &Engine, filter: &str) -> Result<Vec<ContainerSummary>, SandboxError> {
     let filters = HashMap::from([("label", vec![filter])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();

@@ -399,7 +399,7 @@ fn a_full_disk_of_the_store_is_told_and_got_over() {
         .build(&[])
         .expect_code(3)
         .says("big")
-        .says("the disk is full")
+        .says("the store's disk is full")
         .says("isokiln gc")
         .never_says("panicked");
     told.says("No space left on device");
@@ -413,7 +413,7 @@ fn a_full_disk_of_the_store_is_told_and_got_over() {
         .expect_code(3)
         .says("stages/talks/log")
         .says("No space left on device")
-        .says("the disk is full");
+        .says("the disk of the run's folder is full");
     project.isokiln(&["verify"]).expect_code(0);
 
     disk.grow(200 << 20);

@@ -8,6 +8,7 @@ pub mod by_hand;
 pub mod corpus;
 mod engine;
 pub mod faults;
+pub mod footprint;
 mod forwarder;
 mod iso;
 mod isokiln;
@@ -16,6 +17,7 @@ mod stand_in;
 mod wait;
 
 pub use engine::{Engine, Labels};
+pub use footprint::Guard;
 pub use forwarder::Forwarder;
 pub use iso::{boot_sector_iso, talking_iso};
 pub use isokiln::{Finished, Running, binary, builder_image, repository};

@@ -103,6 +103,12 @@ impl Engine {
         removed.expect("the container can be removed");
     }
 
+    /// Removes a container; gives whether there was one that could be removed.
+    pub fn try_remove_container(&self, name: &str) -> bool {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        self.runtime.block_on(self.docker.remove_container(name, Some(options))).is_ok()
+    }
+
     /// Kills a container's first process, and everything in it.
     pub fn kill_container(&self, name: &str) {
         let options = KillContainerOptionsBuilder::default().signal("KILL").build();
@@ -137,6 +143,12 @@ impl Engine {
         let entries = std::fs::read_dir(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run the tests as root", path.display()));
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Removes a volume; gives whether there was one that nobody uses.
+    pub fn try_remove_volume(&self, name: &str) -> bool {
+        let options = RemoveVolumeOptionsBuilder::default().build();
+        self.runtime.block_on(self.docker.remove_volume(name, Some(options))).is_ok()
     }
 
     /// Removes a volume.

@@ -97,6 +97,11 @@ impl Guard {
         found
     }
 
+    /// Processes that run here; not this one.
+    pub fn processes(&self) -> Vec<u32> {
+        processes_of(self.folder.path())
+    }
+
     /// What is there now and must not be while nothing runs: everything but volumes, where layers and caches wait for the
     /// next build.
     pub fn residue(&self, engine: &Engine) -> BTreeSet<Trace> {

@@ -6,6 +6,7 @@
 
 pub mod by_hand;
 pub mod corpus;
+pub mod crashes;
 mod engine;
 pub mod faults;
 pub mod footprint;

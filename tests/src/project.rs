@@ -247,6 +247,20 @@ impl Project {
         assert!(left.is_empty(), "a command has left {left:#?}");
     }
 
+    /// Processes of this project that run.
+    pub fn processes(&self) -> Vec<u32> {
+        self.guard.processes()
+    }
+
+    /// The process that does a command's work: another isokiln of this project where there is one, and otherwise the
+    /// process that was started.
+    pub fn supervisor(&self, running: &Running) -> u32 {
+        let is_isokiln =
+            |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == binary());
+        let others = self.processes().into_iter().filter(|pid| *pid != running.id());
+        others.filter(is_isokiln).max().unwrap_or_else(|| running.id())
+    }
+
     /// What commands of this project have left here and in an engine, but for what the next build goes on from.
     pub fn residue(&self, engine: &Engine) -> BTreeSet<Trace> {
         self.guard.residue(engine)

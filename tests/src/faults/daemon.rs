@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -41,7 +42,8 @@ impl Daemon {
         daemon
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where it keeps everything.
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -99,6 +101,18 @@ impl Daemon {
             assert!(since.elapsed() < PATIENCE, "the engine does not answer:\n{}", log());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Leaves no room for another file in its data; gives how many there may be usually.
+    pub fn use_inodes_up(&self) -> u64 {
+        let facts = statvfs(&self.data()).expect("a file system");
+        self.allow_inodes(facts.files() - facts.files_free());
+        facts.files()
+    }
+
+    /// Allows so many files in its data.
+    pub fn allow_inodes(&self, count: u64) {
+        run(Command::new("mount").args(["-o", &format!("remount,nr_inodes={count}")]).arg(self.data()));
     }
 
     /// Stops it, as a system does.

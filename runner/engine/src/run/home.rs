@@ -59,10 +59,16 @@ impl Home {
         Store::open(self.root.join("store")).map_err(RunError::store("the store cannot be opened"))
     }
 
-    /// Waits for the right to write to the store; `waiting` is told who has it.
+    /// Waits for the right to write to the store; `waiting` is told who has it. What a writer that died has left
+    /// unfinished is gone then.
     pub fn lock(&self, waiting: impl FnOnce(&str)) -> Result<WriterLock, RunError> {
-        WriterLock::take(&self.root.join("lock"), waiting)
-            .map_err(RunError::store("the store cannot be locked"))
+        let lock = WriterLock::take(&self.root.join("lock"), waiting)
+            .map_err(RunError::store("the store cannot be locked"))?;
+        if self.root.join("store").exists() {
+            let dropped = self.store()?.drop_unfinished();
+            dropped.map_err(RunError::store("what was left unfinished in the store cannot be removed"))?;
+        }
+        Ok(lock)
     }
 
     /// What belongs to this folder inside the engine.

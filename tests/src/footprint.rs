@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -18,6 +19,9 @@ use crate::engine::Engine;
 
 /// The environment variable that every process of a test carries, with the folder of its guard.
 pub const MARK: &str = "ISOKILN_TEST";
+
+/// Ending takes no longer.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// Something of a test's that is still there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,10 +106,22 @@ impl Guard {
         processes_of(self.folder.path())
     }
 
-    /// What is there now and must not be while nothing runs: everything but volumes, where layers and caches wait for the
+    /// The same, once nothing runs any more: whoever has shown the end of a command may take a moment to end himself.
+    fn settled(&self, engine: &Engine) -> BTreeSet<Trace> {
+        let since = Instant::now();
+        loop {
+            let traces = self.traces(engine);
+            if traces.iter().all(|trace| trace.kind != "process") || since.elapsed() > ENDING {
+                return traces;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What is there and must not be when no command runs: everything but volumes, where layers and caches wait for the
     /// next build.
     pub fn residue(&self, engine: &Engine) -> BTreeSet<Trace> {
-        let mut traces = self.traces(engine);
+        let mut traces = self.settled(engine);
         traces.retain(|trace| trace.kind != "volume");
         traces
     }
@@ -119,7 +135,7 @@ impl Default for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        fail_over(&self.traces(&Engine::connect()), "the test has left");
+        fail_over(&self.settled(&Engine::connect()), "the test has left");
     }
 }
 

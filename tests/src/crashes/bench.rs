@@ -415,6 +415,12 @@ impl Scene<'_> {
         if struck && !is_expected {
             problems.push(format!("it must not end so: {finished}"));
         }
+        if finished.code.is_some_and(|code| code != 0)
+            && !finished.stderr.contains("hint: ")
+            && !fault.asks_to_stop()
+        {
+            problems.push(format!("it does not say what to do: {finished}"));
+        }
         let disk = match (disk, aftermath) {
             (Some(disk), Aftermath::Power(snapshot)) => Some(disk.go_back(snapshot)),
             (Some(disk), Aftermath::Room) => {

@@ -416,7 +416,7 @@ impl Scene<'_> {
             problems.push(format!("it must not end so: {finished}"));
         }
         if finished.code.is_some_and(|code| code != 0)
-            && !finished.stderr.contains("hint: ")
+            && !finished.stderr.contains("hint")
             && !fault.asks_to_stop()
         {
             problems.push(format!("it does not say what to do: {finished}"));

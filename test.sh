@@ -19,7 +19,13 @@ timed() {
 footprint() {
     grep -v ' /var/lib/docker/' /proc/self/mounts | sort
     cat /sys/block/loop*/loop/backing_file 2>/dev/null || true
-    find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'isokiln-*' | sort
+    find "${TMPDIR:-/tmp}" /run -maxdepth 1 -name 'isokiln-*' | sort
+    # Every program of a test carries the mark.
+    grep --files-with-matches --null-data --no-messages '^ISOKILN_TEST=' /proc/[0-9]*/environ || true
+    grep --only-matching '[^ ]*isokiln[^ ]*$' /proc/net/unix | sort || true
+    docker volume ls --quiet
+    docker network ls --format '{{.Name}}' | sort
+    docker image ls --all --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | sort
 }
 
 find_rust
@@ -43,7 +49,7 @@ timed cargo test --workspace --locked --no-fail-fast -- "$@"
 
 say "Looking for what the tests have left"
 if ! diff <(echo "$before") <(footprint); then
-    die "the tests have changed mounts, loop devices or temporary folders of this machine"
+    die "the tests have left something on this machine or in its engine"
 fi
 if ! diff <(echo "$residue") <(./target/release/isokiln doctor --residue); then
     die "the tests have left something in the engine"

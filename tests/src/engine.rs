@@ -1,8 +1,10 @@
 //! The container engine, looked at from outside.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use bollard::Docker;
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     ImportImageOptionsBuilder, InspectNetworkOptions, KillContainerOptionsBuilder,
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListVolumesOptions,
@@ -35,7 +37,7 @@ impl Engine {
     }
 
     /// Connects to the engine behind a socket on this machine; `None` where none answers there.
-    pub fn at(socket: &std::path::Path) -> Option<Self> {
+    pub fn at(socket: &Path) -> Option<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let docker = runtime.block_on(async {
             let docker =
@@ -49,15 +51,8 @@ impl Engine {
 
     /// All containers, running or not: name and labels.
     pub fn containers(&self) -> Vec<(String, Labels)> {
-        let options = ListContainersOptionsBuilder::default().all(true).build();
-        let listed = self.runtime.block_on(self.docker.list_containers(Some(options)));
-        let listed = listed.expect("containers can be listed").into_iter();
-        listed
-            .map(|container| {
-                let name = container.names.and_then(|names| names.into_iter().next()).unwrap_or_default();
-                (name.trim_start_matches('/').to_owned(), container.labels.unwrap_or_default())
-            })
-            .collect()
+        let listed = self.list_containers().into_iter();
+        listed.map(|container| (name_of(&container), container.labels.unwrap_or_default())).collect()
     }
 
     /// All volumes: name and labels.
@@ -67,11 +62,51 @@ impl Engine {
         listed.map(|volume| (volume.name, volume.labels)).collect()
     }
 
+    /// Names of the volumes that belong to a folder below this one.
+    pub fn volumes_below(&self, folder: &Path) -> Vec<String> {
+        let is_below = |labels: &Labels| labels.values().any(|value| Path::new(value).starts_with(folder));
+        self.volumes().into_iter().filter(|(_, labels)| is_below(labels)).map(|(name, _)| name).collect()
+    }
+
+    /// The folders below this one that a volume belongs to.
+    pub fn folders_below(&self, folder: &Path) -> Vec<String> {
+        let values = self.volumes().into_iter().flat_map(|(_, labels)| labels.into_values());
+        values.filter(|value| Path::new(value).starts_with(folder)).collect()
+    }
+
+    /// Names of the containers, running or not, that are labelled with one of the runs, or that were given one of the
+    /// volumes or anything in the folder.
+    pub fn containers_of(&self, folder: &Path, volumes: &[String], runs: &BTreeSet<String>) -> Vec<String> {
+        let is_ours = |container: &ContainerSummary| {
+            let mut labels = container.labels.iter().flat_map(HashMap::values);
+            let mut mounts = container.mounts.iter().flatten();
+            labels.any(|value| runs.contains(value))
+                || mounts.any(|mount| {
+                    let source = mount.source.as_deref().unwrap_or_default();
+                    Path::new(source).starts_with(folder)
+                        || mount.name.as_ref().is_some_and(|name| volumes.contains(name))
+                })
+        };
+        self.list_containers().into_iter().filter(is_ours).map(|container| name_of(&container)).collect()
+    }
+
+    fn list_containers(&self) -> Vec<ContainerSummary> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let listed = self.runtime.block_on(self.docker.list_containers(Some(options)));
+        listed.expect("containers can be listed")
+    }
+
     /// Removes a container, running or not.
     pub fn remove_container(&self, name: &str) {
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
         let removed = self.runtime.block_on(self.docker.remove_container(name, Some(options)));
         removed.expect("the container can be removed");
+    }
+
+    /// Removes a container; gives whether there was one that could be removed.
+    pub fn try_remove_container(&self, name: &str) -> bool {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        self.runtime.block_on(self.docker.remove_container(name, Some(options))).is_ok()
     }
 
     /// Kills a container's first process, and everything in it.
@@ -104,10 +139,16 @@ impl Engine {
     #[track_caller]
     pub fn volume_names(&self, volume: &str, folder: &str) -> Vec<String> {
         let facts = self.runtime.block_on(self.docker.inspect_volume(volume)).expect("the volume is there");
-        let path = std::path::Path::new(&facts.mountpoint).join(folder);
+        let path = Path::new(&facts.mountpoint).join(folder);
         let entries = std::fs::read_dir(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run the tests as root", path.display()));
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Removes a volume; gives whether there was one that nobody uses.
+    pub fn try_remove_volume(&self, name: &str) -> bool {
+        let options = RemoveVolumeOptionsBuilder::default().build();
+        self.runtime.block_on(self.docker.remove_volume(name, Some(options))).is_ok()
     }
 
     /// Removes a volume.
@@ -167,6 +208,11 @@ impl Engine {
         let tagged = self.runtime.block_on(self.docker.tag_image(image, Some(options)));
         tagged.expect("the image can be tagged");
     }
+}
+
+fn name_of(container: &ContainerSummary) -> String {
+    let first = container.names.as_ref().and_then(|names| names.first());
+    first.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default()
 }
 
 impl std::fmt::Debug for Engine {

@@ -6,8 +6,10 @@
 
 pub mod by_hand;
 pub mod corpus;
+pub mod crashes;
 mod engine;
 pub mod faults;
+pub mod footprint;
 mod forwarder;
 mod iso;
 mod isokiln;
@@ -16,6 +18,7 @@ mod stand_in;
 mod wait;
 
 pub use engine::{Engine, Labels};
+pub use footprint::Guard;
 pub use forwarder::Forwarder;
 pub use iso::{boot_sector_iso, talking_iso};
 pub use isokiln::{Finished, Running, binary, builder_image, repository};

@@ -1,14 +1,15 @@
 //! A project folder to run isokiln in.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::Pid;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::engine::Engine;
+use crate::footprint::{Guard, Trace, fail_over};
 use crate::isokiln::{Finished, Running, binary, builder_image, repository};
 
 /// Head of a pipeline whose first stage takes a second: a few programs of the builder image.
@@ -30,18 +31,18 @@ pub const LISTER: &str = "tests/fixtures/list.pl";
 /// Names of the stages of `pipelines/minimal.toml`.
 pub const MINIMAL_STAGES: [&str; 5] = ["base", "network", "live", "greeting", "iso"];
 
-/// A folder with a pipeline file, the fixture kinds beside it, and a store of its own. Whatever it put
-/// into the engine is removed with it, and the test fails if a run has left anything there.
+/// A folder with a pipeline file, the fixture kinds beside it, and a store of its own. What it keeps in the engine is
+/// removed with it, and the test fails if a command has left anything else on the machine.
 #[derive(Debug)]
 pub struct Project {
-    folder: TempDir,
+    guard: Guard,
 }
 
 impl Project {
     /// A project with `pipeline.toml`.
     pub fn new(pipeline: &str) -> Self {
         builder_image();
-        let project = Self { folder: TempDir::with_prefix("isokiln-test-").expect("a temporary folder") };
+        let project = Self { guard: Guard::new() };
         copy(&repository().join("tests/fixtures/stages"), &project.path("stages"));
         for kind in ["hostile", "listing"] {
             copy(&repository().join(LISTER), &project.path("stages").join(kind));
@@ -57,7 +58,7 @@ impl Project {
 
     /// A path in the project.
     pub fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
+        self.guard.path(path)
     }
 
     /// isokiln's folder.
@@ -142,11 +143,7 @@ impl Project {
     /// isokiln in this project, for a test that adds to the command.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(arguments).current_dir(self.folder.path()).env_remove("ISOKILN_DIR");
-        // As on a person's machine, wherever the tests run.
-        for name in ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL", "BUILDKITE"] {
-            command.env_remove(name);
-        }
+        self.mark(command.args(arguments));
         command
     }
 
@@ -162,6 +159,16 @@ impl Project {
         let status = self.status();
         let id = status["pid"].as_i64().unwrap_or_else(|| panic!("nothing runs: {status:#}"));
         Pid::from_raw(id.try_into().expect("a process id"))
+    }
+
+    /// Has any other command run in this project.
+    pub fn mark<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        self.guard.mark(command)
+    }
+
+    /// Where commands put temporary files.
+    pub fn temporary(&self) -> PathBuf {
+        self.guard.temporary()
     }
 
     /// Runs isokiln to its end.
@@ -248,34 +255,45 @@ impl Project {
         self.expect_no_residue();
     }
 
-    /// Fails the test if a run of this project has left a container or a mount.
+    /// Fails the test if a command of this project has left anything but what the next build goes on from.
     #[track_caller]
     pub fn expect_no_residue(&self) {
-        let runs = self.runs();
-        let left: Vec<_> = Engine::connect()
-            .containers()
-            .into_iter()
-            .filter(|(_, labels)| labels.values().any(|value| runs.contains(value)))
-            .map(|(name, _)| name)
-            .collect();
-        assert!(left.is_empty(), "containers are left: {left:?}");
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts can be read");
-        let folder = self.folder.path().to_string_lossy();
-        let left: Vec<_> = mounts.lines().filter(|line| line.contains(&*folder)).collect();
-        assert!(left.is_empty(), "mounts are left: {left:?}");
+        let left = self.residue(&Engine::connect());
+        assert!(left.is_empty(), "a command has left {left:#?}");
+    }
+
+    /// Processes of this project that run.
+    pub fn processes(&self) -> Vec<u32> {
+        self.guard.processes()
+    }
+
+    /// The process that does a command's work: another isokiln of this project where there is one, and otherwise the
+    /// process that was started.
+    pub fn worker(&self, running: &Running) -> u32 {
+        let is_isokiln =
+            |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == binary());
+        let others = self.processes().into_iter().filter(|pid| *pid != running.id());
+        others.filter(is_isokiln).max().unwrap_or_else(|| running.id())
+    }
+
+    /// What commands of this project have left here and in an engine, but for what the next build goes on from.
+    pub fn residue(&self, engine: &Engine) -> BTreeSet<Trace> {
+        self.guard.residue(engine)
     }
 }
 
 impl Drop for Project {
     fn drop(&mut self) {
-        let cleaned = self.isokiln(&["clean"]);
-        // A failing test has said enough.
-        if !std::thread::panicking() {
-            let cleaned = cleaned.expect_code(0);
-            let runs = self.runs();
-            let left = cleaned.stdout.lines().any(|line| runs.iter().any(|run| line.contains(run)));
-            assert!(!left, "a run has left something behind:\n{cleaned}");
+        let engine = Engine::connect();
+        // Looked for before `clean`, which sweeps.
+        let left = self.residue(&engine);
+        for home in engine.folders_below(&self.path("")) {
+            let cleaned = Finished::of(self.command(&["clean"]).arg("--dir").arg(home));
+            if !std::thread::panicking() {
+                cleaned.expect_code(0);
+            }
         }
+        fail_over(&left, "a command has left");
     }
 }
 

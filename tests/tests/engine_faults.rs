@@ -78,9 +78,13 @@ fn an_engine_that_lets_others_in_only_says_which_group_to_join() {
     } else {
         Command::new(project.path("isokiln"))
     };
-    command.args(["build", "pipeline.toml"]).current_dir(project.path("."));
-    command.env_remove("ISOKILN_DIR").env("DOCKER_HOST", format!("unix://{}", socket.display()));
-    expect_refused(&project, Finished::of(&mut command), "does not let this user in", "hint: join the group");
+    command.args(["build", "pipeline.toml"]).env("DOCKER_HOST", format!("unix://{}", socket.display()));
+    expect_refused(
+        &project,
+        Finished::of(project.mark(&mut command)),
+        "does not let this user in",
+        "hint: join the group",
+    );
 }
 
 #[test]

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use isokiln_tests::{Finished, Project, binary, boot_sector_iso};
+use isokiln_tests::{Finished, Guard, Project, binary, boot_sector_iso};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// Makes `disc.iso`, a live system in small: isolinux, GRUB, a squashfs, and menus that name what is not there; and
 /// `cut.iso`, the same without its end.
@@ -29,11 +28,11 @@ xorriso -as mkisofs -quiet -o "$ARTIFACTS/disc.iso" -V SMALL -r -isohybrid-mbr /
 head -c 100000 "$ARTIFACTS/disc.iso" >"$ARTIFACTS/cut.iso"
 "#;
 
-fn inspect(iso: &Path, arguments: &[&str]) -> Finished {
+fn inspect(guard: &Guard, iso: &Path, arguments: &[&str]) -> Finished {
     // There is no engine: none is needed.
     let mut command = Command::new(binary());
     command.env("DOCKER_HOST", "unix:///nonexistent/engine.sock").arg("inspect").arg(iso).args(arguments);
-    Finished::of(&mut command)
+    Finished::of(guard.mark(&mut command))
 }
 
 fn outlooks(document: &Value, of: &str) -> Vec<String> {
@@ -49,7 +48,8 @@ fn a_live_system_is_told_with_its_problems_and_what_to_expect() {
     project.build(&[]).expect_code(0);
     let iso = project.artifact("disc.iso");
 
-    let told = inspect(&iso, &["--format", "json"]).expect_code(0);
+    let guard = Guard::new();
+    let told = inspect(&guard, &iso, &["--format", "json"]).expect_code(0);
     assert!(told.peak_memory < 50 << 20, "{} bytes", told.peak_memory);
     let document = told.json();
     let inspection = &document["inspection"];
@@ -84,14 +84,14 @@ fn a_live_system_is_told_with_its_problems_and_what_to_expect() {
     assert_eq!(ways[0], "credentials yes");
     assert!(ways.contains(&"initramfs-hook no".to_owned()), "{ways:?}");
 
-    inspect(&iso, &[])
+    inspect(&guard, &iso, &[])
         .expect_code(0)
         .prints("system Small 1, in /live/filesystem.squashfs, by live-boot")
         .prints("problem /isolinux/isolinux.cfg: the entry \"Small system\" names /live/vmlinuz, which is not there")
         .prints("no network-manager: NetworkManager is masked");
 
     // Half of it is still worth reading.
-    let cut = inspect(&project.artifact("cut.iso"), &["--format", "json"]).expect_code(0).json();
+    let cut = inspect(&guard, &project.artifact("cut.iso"), &["--format", "json"]).expect_code(0).json();
     let first = cut["inspection"]["problems"][0].as_str().expect("a problem").to_owned();
     assert!(first.starts_with("the ISO is cut off: it promises "), "{first}");
     assert_eq!(outlooks(&cut, "profiles")[0], "bios-cd yes");
@@ -99,10 +99,10 @@ fn a_live_system_is_told_with_its_problems_and_what_to_expect() {
 
 #[test]
 fn a_boot_sector_is_all_that_is_known_of_an_iso_without_files() {
-    let folder = TempDir::new().expect("a folder");
-    let iso = folder.path().join("endless\x1b[31m.iso");
+    let guard = Guard::new();
+    let iso = guard.path("endless\x1b[31m.iso");
     fs::write(&iso, boot_sector_iso()).expect("a file can be written");
-    let told = inspect(&iso, &[])
+    let told = inspect(&guard, &iso, &[])
         .expect_code(0)
         .prints("yes bios-cd: ")
         .prints("no uefi-cd: ")
@@ -112,11 +112,12 @@ fn a_boot_sector_is_all_that_is_known_of_an_iso_without_files() {
 
 #[test]
 fn what_is_no_iso_is_a_wrong_argument() {
-    let folder = TempDir::new().expect("a folder");
-    let file = folder.path().join("notes.txt");
+    let guard = Guard::new();
+    let file = guard.path("notes.txt");
     fs::write(&file, "milk, eggs\n").expect("a file can be written");
-    let told =
-        inspect(&file, &["--format", "json"]).expect_code(2).says("hint: give the path of an ISO image");
+    let told = inspect(&guard, &file, &["--format", "json"])
+        .expect_code(2)
+        .says("hint: give the path of an ISO image");
     assert_eq!(told.json()["error"]["exit_code"], 2);
-    inspect(&folder.path().join("gone.iso"), &[]).expect_code(2).says("cannot read it");
+    inspect(&guard, &guard.path("gone.iso"), &[]).expect_code(2).says("cannot read it");
 }

@@ -90,13 +90,6 @@ fn who_waits_for_the_lock_can_be_stopped_in_any_way() {
     project.build(&[]).expect_code(0).says("0 stages run, 1 from checkpoints");
 }
 
-/// Names in the store that are no blobs: files that were never finished.
-fn unfinished(project: &Project) -> Vec<String> {
-    let names = fs::read_dir(project.home().join("store/blobs/sha256")).expect("blobs").flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.len() != 64).collect()
-}
-
 #[test]
 fn a_signal_breaks_off_saving_and_unpacking() {
     let project = Project::tiny(
@@ -107,7 +100,6 @@ fn a_signal_breaks_off_saving_and_unpacking() {
     running.wait_until_it_says("Done big");
     stop(running, Signal::SIGTERM).expect_code(130).says_one_error().says("error: cancelled");
     assert_eq!(project.saved(), ["base"], "the stage was not being saved any more");
-    assert_eq!(unfinished(&project), [""; 0]);
     project.expect_whole_store();
     project.expect_no_residue();
 
@@ -145,11 +137,8 @@ fn a_boot_test_ends_with_the_first_ctrl_c() {
 fn a_killed_build_leaves_what_the_next_command_lists_and_sweeps() {
     let project = Project::slow(60);
     // In a folder of its own, where nobody else sweeps.
-    let temporary = project.path("tmp");
-    fs::create_dir(&temporary).expect("a folder");
-    let running = project.start_slow(|command| {
-        command.env("TMPDIR", &temporary);
-    });
+    let temporary = project.temporary();
+    let running = project.start_slow(|_| ());
     let folders = || fs::read_dir(&temporary).expect("a folder").flatten().count();
     wait_until("the folder for pipes is there", || folders() == 1);
     kill(project.supervisor(), Signal::SIGKILL).expect("it runs");
@@ -164,27 +153,22 @@ fn a_killed_build_leaves_what_the_next_command_lists_and_sweeps() {
     let socket = project.home().join("latest/socket");
     assert!(socket.symlink_metadata().is_ok(), "nobody was left to remove it");
 
-    let with_folder = |arguments: &[&str]| {
-        let mut command = project.command(arguments);
-        command.env("TMPDIR", &temporary);
-        Finished::of(&mut command)
-    };
-    let listed = with_folder(&["doctor", "--residue"]).expect_code(0);
+    let listed = project.isokiln(&["doctor", "--residue"]).expect_code(0);
     let line = listed.stdout.lines().find(|line| line.contains(&*temporary.to_string_lossy()));
     let line = line.unwrap_or_else(|| panic!("the folder is not listed\n{listed}"));
     assert!(line.starts_with("folder") && line.ends_with("the next command removes it"), "{line}");
     assert_eq!(folders(), 1, "listing removes nothing");
-    let json = with_folder(&["doctor", "--residue", "--format", "json"]).expect_code(0).json();
+    let json = project.isokiln(&["doctor", "--residue", "--format", "json"]).expect_code(0).json();
     let ours = json.as_array().expect("a list").iter().find(|leftover| leftover["kind"] == "folder");
     assert_eq!(ours.expect("a folder")["fate"], "swept");
 
     project.hurry();
-    with_folder(&["build", "pipeline.toml", "--no-test"])
+    project
+        .build(&[])
         .expect_code(0)
         .says(&format!("removed folder {}", temporary.display()))
         .says("removed the socket of run");
     assert_eq!(project.outcome(), "base hit, slow done, after done");
-    assert_eq!(folders(), 0);
     project.expect_no_residue();
     project.expect_whole_store();
 }
@@ -195,8 +179,8 @@ fn output_that_nobody_reads_does_not_stop_a_build() {
         let project = Project::slow(2);
         let mut shell = Command::new("sh");
         let line = format!("\"$0\" build pipeline.toml --no-test {redirection}");
-        shell.args(["-c", &line]).arg(binary()).current_dir(project.path(".")).env_remove("ISOKILN_DIR");
-        Finished::of(&mut shell);
+        shell.args(["-c", &line]).arg(binary());
+        Finished::of(project.mark(&mut shell));
         assert_eq!(project.record()["exit_code"], 0, "{redirection}: {:#}", project.record());
         assert_eq!(project.saved(), ["base", "slow", "after"], "{redirection}");
         project.expect_no_residue();
@@ -209,8 +193,7 @@ fn a_build_outlives_the_terminal_that_it_was_started_from() {
     let mut script = Command::new("script");
     let line = format!("{} build pipeline.toml --no-test", binary().display());
     script.args(["--quiet", "--flush", "--command", &line, "typescript"]);
-    script.current_dir(project.path(".")).env_remove("ISOKILN_DIR").env_remove("CI").env("SHELL", "/bin/sh");
-    let terminal = Running::start(&mut script);
+    let terminal = Running::start(project.mark(&mut script).env("SHELL", "/bin/sh"));
     wait_until("the stage runs", || {
         fs::read(project.path("typescript"))
             .is_ok_and(|seen| String::from_utf8_lossy(&seen).contains("slow: waiting"))

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use isokiln_tests::{MINIMAL_STAGES, Project, repository};
+use isokiln_tests::{Guard, MINIMAL_STAGES, Project, repository};
 use serde_json::Value;
 
 #[test]
@@ -56,9 +56,9 @@ fn same(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// A copy of the minimal ISO that a test may spoil; removed with the folder.
-fn copy(project: &Project, folder: &tempfile::TempDir) -> PathBuf {
-    let path = folder.path().join("spoilt.iso");
+/// A copy of the minimal ISO that a test may spoil; removed with the guard.
+fn copy(project: &Project, guard: &Guard) -> PathBuf {
+    let path = guard.path("spoilt.iso");
     fs::copy(project.artifact("minimal.iso"), &path).expect("room for a copy");
     path
 }
@@ -156,8 +156,8 @@ fn is_decided_by_a_command_in_the_guest(project: &Project) {
 }
 
 fn fails_without_a_boot_record(project: &Project) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let iso = copy(project, &folder);
+    let guard = Guard::new();
+    let iso = copy(project, &guard);
     let file = File::options().write(true).open(&iso).expect("a file");
     // The boot record becomes another end of the list; the MBR and GPT go, too.
     file.write_all_at(&[0; 16 << 11], 0).expect("writable");
@@ -169,8 +169,8 @@ fn fails_without_a_boot_record(project: &Project) {
 }
 
 fn fails_with_the_phase_where_it_does_not_find_its_system(project: &Project) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let iso = copy(project, &folder);
+    let guard = Guard::new();
+    let iso = copy(project, &guard);
     assert!(replace(&iso, b"boot=live", b"boot=lost") >= 2, "both boot menus name the live boot");
     let tested = project.isokiln(&["test", iso.to_str().expect("text"), "--profile=bios-cd"]).expect_code(4);
     tested.says("initramfs");

@@ -3,14 +3,13 @@
 use std::fs;
 use std::process::Command;
 
-use isokiln_tests::{Finished, Project, StandIn, binary, repository};
+use isokiln_tests::{Finished, Guard, Project, StandIn, binary, repository};
 use serde_json::{Value, json};
 
 /// isokiln in a folder of its own, without anything that the caller's environment says of agents.
-fn isokiln(folder: &std::path::Path, arguments: &[&str]) -> Finished {
+fn isokiln(guard: &Guard, arguments: &[&str]) -> Finished {
     let mut command = Command::new(binary());
-    command.args(arguments).current_dir(folder).env_remove("ISOKILN_DIR");
-    Finished::of(without_agents(&mut command))
+    Finished::of(without_agents(guard.mark(command.args(arguments))))
 }
 
 fn without_agents(command: &mut Command) -> &mut Command {
@@ -24,57 +23,53 @@ fn without_agents(command: &mut Command) -> &mut Command {
 
 #[test]
 fn any_log_is_reviewed_and_nothing_is_left() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let guard = Guard::new();
     let log = "Get:1 http://mirror.example.org/debian trixie InRelease\n\
                E: Failed to fetch http://me:secret@mirror.example.org/x.deb  Hash Sum mismatch\n\
                E: Unable to fetch some archives, maybe run apt update or try with --fix-missing?\n";
-    fs::write(folder.path().join("build.log"), log).expect("a log");
-    let review = isokiln(folder.path(), &["review", "build.log", "--exit-code", "100", "--format", "json"])
-        .expect_code(0);
+    fs::write(guard.path("build.log"), log).expect("a log");
+    let review =
+        isokiln(&guard, &["review", "build.log", "--exit-code", "100", "--format", "json"]).expect_code(0);
     let text = "E: Failed to fetch http://[credentials]@mirror.example.org/x.deb  Hash Sum mismatch";
     let review = review.json();
     assert_eq!(review["cause"], json!({"rule": "apt-hash-sum-mismatch", "line": 2, "text": text}));
     let told = (&review["verdict"], &review["action"], &review["retry_helps"], &review["votes"]);
     assert_eq!(told, (&json!("known"), &json!("clean-cache"), &json!(true), &json!([])));
 
-    fs::write(folder.path().join("good.log"), "all is well\n").expect("a log");
+    fs::write(guard.path("good.log"), "all is well\n").expect("a log");
     let review = |status: &[&str]| {
-        isokiln(folder.path(), &[&["review", "good.log", "--format", "json"], status].concat())
-            .expect_code(0)
-            .json()
+        isokiln(&guard, &[&["review", "good.log", "--format", "json"], status].concat()).expect_code(0).json()
     };
     assert_eq!(review(&["--exit-code", "0"])["verdict"], "clean");
     assert_eq!(review(&["--exit-code", "1"])["verdict"], "unknown");
     assert_eq!(review(&["--exit-code", "137"])["cause"]["rule"], "machine-process-killed");
     assert_eq!(review(&[])["cause"], Value::Null);
-    isokiln(folder.path(), &["review", "nosuch.log"])
-        .expect_code(2)
-        .says("error: cannot read the log nosuch.log");
-    let left: Vec<_> = fs::read_dir(folder.path()).expect("the folder").collect();
+    isokiln(&guard, &["review", "nosuch.log"]).expect_code(2).says("error: cannot read the log nosuch.log");
+    let left: Vec<_> = fs::read_dir(guard.work()).expect("the folder").collect();
     assert_eq!(left.len(), 2, "only the logs are there: {left:?}");
 }
 
 #[test]
 fn rules_are_proved_and_a_projects_own_are_told_apart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let proof = isokiln(folder.path(), &["rules", "test", "--format", "json"]).expect_code(0).json();
+    let guard = Guard::new();
+    let proof = isokiln(&guard, &["rules", "test", "--format", "json"]).expect_code(0).json();
     assert_eq!(proof["faults"], json!([]));
     assert!(proof["rules"].as_u64() > Some(200), "{proof}");
-    let own = folder.path().join("review/rules");
+    let own = guard.path("review/rules");
     fs::create_dir_all(&own).expect("a folder");
     let rule = "[[rule]]\nid = \"ours\"\nclass = \"cause\"\npattern = '^ours: broken'\nexplanation = \"It is broken.\"\n\
                 source = [\"us\"]\nexample = \"ours: whole\"\n";
     fs::write(own.join("ours.toml"), rule).expect("a file");
-    isokiln(folder.path(), &["rules", "test", "--pipeline", "p.toml", "--format", "json"])
+    isokiln(&guard, &["rules", "test", "--pipeline", "p.toml", "--format", "json"])
         .expect_code(2)
         .prints("is not known to any rule");
     fs::write(own.join("ours.toml"), rule.replace("whole", "broken")).expect("a file");
-    isokiln(folder.path(), &["rules", "test", "--pipeline", "p.toml"]).expect_code(0);
-    fs::write(folder.path().join("log"), "x\nours: broken\n").expect("a file");
-    let review = isokiln(folder.path(), &["review", "log", "--pipeline", "p.toml", "--format", "json"]);
+    isokiln(&guard, &["rules", "test", "--pipeline", "p.toml"]).expect_code(0);
+    fs::write(guard.path("log"), "x\nours: broken\n").expect("a file");
+    let review = isokiln(&guard, &["review", "log", "--pipeline", "p.toml", "--format", "json"]);
     assert_eq!(review.expect_code(0).json()["cause"]["rule"], "ours");
     fs::write(own.join("ours.toml"), rule.replace("class", "clas")).expect("a file");
-    isokiln(folder.path(), &["rules", "list", "--pipeline", "p.toml"])
+    isokiln(&guard, &["rules", "list", "--pipeline", "p.toml"])
         .expect_code(2)
         .says("ours.toml:3:1")
         .says("did you mean \"class\"?");
@@ -165,10 +160,10 @@ fn hooks_run_around_stages_of_a_real_build() {
 #[test]
 fn the_example_of_the_readme_is_what_is_printed() {
     let readme = fs::read_to_string(repository().join("README.md")).expect("README.md");
-    let folder = tempfile::tempdir().expect("a folder");
+    let guard = Guard::new();
     let log = "x\n".repeat(30) + "E: Failed to fetch http://mirror.example.org/… Hash Sum mismatch\n";
-    fs::write(folder.path().join("build.log"), log).expect("a log");
-    let told = isokiln(folder.path(), &["review", "build.log"]).expect_code(0).stdout;
+    fs::write(guard.path("build.log"), log).expect("a log");
+    let told = isokiln(&guard, &["review", "build.log"]).expect_code(0).stdout;
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words(&readme).contains(&words(&told)), "{told}");
 }

@@ -250,11 +250,7 @@ fn a_question_outlives_the_terminal_and_is_answered_by_whoever_comes() {
         let mut script = Command::new("script");
         let line = format!("{} {arguments}", isokiln_tests::binary().display());
         script.args(["--quiet", "--flush", "--return", "--command", &line, "typescript"]);
-        script
-            .current_dir(project.path("."))
-            .env_remove("ISOKILN_DIR")
-            .env_remove("CI")
-            .env("SHELL", "/bin/sh");
+        project.mark(&mut script).env("SHELL", "/bin/sh");
         script.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("script can be run")
     };
     let mut terminal = in_terminal("build pipeline.toml --no-test --recover=ask");

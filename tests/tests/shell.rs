@@ -29,7 +29,7 @@ fn script(project: &Project, arguments: &str, script: &str) -> Finished {
     project.write("script", script);
     let mut command = Command::new("sh");
     command.args(["-c", &format!("\"$0\" shell {arguments} <script")]).arg(binary());
-    Finished::of(command.current_dir(project.path(".")).env_remove("ISOKILN_DIR"))
+    Finished::of(project.mark(&mut command))
 }
 
 /// Prints the name of the volume that belongs to a shell alone.
@@ -273,8 +273,8 @@ impl Terminal {
         let end = || pair.slave.try_clone().expect("a second handle");
         let before = tcgetattr(&pair.slave).expect("settings");
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(binary()).args(arguments).current_dir(project.path("."));
-        command.env_remove("ISOKILN_DIR").env("TERM", "xterm-256color");
+        command.arg("--ctty").arg(binary()).args(arguments);
+        project.mark(&mut command).env("TERM", "xterm-256color");
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("setsid can be run");
         let master = File::from(pair.master);

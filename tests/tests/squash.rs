@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use isokiln_tests::{Running, builder_image, repository};
+use isokiln_tests::{Guard, Running, builder_image, repository};
 
 /// Layers at random, for each compressor, merged and compared with what overlayfs makes of them.
 #[test]
@@ -28,7 +28,8 @@ fn merged_layers_are_what_overlayfs_shows() {
     command.arg(format!(
         "while read -r case; do [[ ! $case ]] || python3 /test/merged.py /iso/merge.py /layers $case; done <<<'{cases}'"
     ));
-    let ended = Running::start(&mut command).wait();
+    let guard = Guard::new();
+    let ended = Running::start(guard.mark(&mut command)).wait();
     assert_eq!(ended.code, Some(0), "{ended}");
     let compared = ended.stdout.lines().filter(|line| line.contains("0 differ, 0 hard links torn")).count();
     assert_eq!(compared, 8, "{ended}");

@@ -277,6 +277,17 @@ fn damage_that_a_build_meets_is_made_good_in_the_same_build() {
 }
 
 #[test]
+fn the_next_build_takes_away_what_a_killed_one_was_writing() {
+    let project = built();
+    for path in ["store/blobs/sha256/.tmp-1-0", "store/.tmp-1-1"] {
+        fs::write(project.home().join(path), "half a layer").expect("a file");
+    }
+    project.expect_whole_store();
+    project.build(&[]).expect_code(0).says("0 stages run, 4 from checkpoints");
+    project.expect_no_residue();
+}
+
+#[test]
 fn a_damaged_checkpoint_can_be_listed_and_removed_and_collected() {
     let project = built();
     flip(&project.blob(&manifest(&project, "checkpoint", "two")));

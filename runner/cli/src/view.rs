@@ -45,12 +45,16 @@ pub(crate) enum Seen {
 const HUNG_UP: u8 = 129;
 
 /// Follows a run to its end, or until this process is asked to leave it.
-pub(crate) async fn watch(stream: StdStream, format: Format, purpose: Purpose) -> Result<Seen, RunError> {
+pub(crate) async fn watch(
+    stream: StdStream,
+    mut signals: Signals,
+    format: Format,
+    purpose: Purpose,
+) -> Result<Seen, RunError> {
     let lost = |source| RunError::NoAnswer { run: String::new(), pid: None, source };
     stream.set_nonblocking(true).map_err(lost)?;
     let (reader, writer) = UnixStream::from_std(stream).map_err(lost)?.into_split();
     let mut news = BufReader::new(reader).lines();
-    let mut signals = Signals::new().map_err(lost)?;
     let mut viewer = Viewer::new(writer, format);
     if viewer.consent.is_possible() {
         viewer.wish(Wish::Present).await;
@@ -162,9 +166,14 @@ enum Caught {
     Quit,
 }
 
-struct Signals([(Caught, Signal); 4]);
+/// The signals to a viewer, caught from the making of this on: before there is anything that one could leave alone.
+pub(crate) struct Signals([(Caught, Signal); 4]);
 
 impl Signals {
+    pub(crate) fn catch() -> Result<Self, RunError> {
+        Self::new().map_err(RunError::Supervisor)
+    }
+
     fn new() -> std::io::Result<Self> {
         Ok(Self([
             (Caught::Interrupt, signal(SignalKind::interrupt())?),

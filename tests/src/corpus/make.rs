@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::table::{Case, Source, Table};
+use crate::footprint::Guard;
 use crate::isokiln::{Finished, Running, binary, builder_image, repository};
 
 /// The longest that making an ISO may take: Debian's live-build takes about ten minutes on a slow machine.
@@ -15,13 +16,15 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 pub struct Workshop<'t> {
     table: &'t Table,
     folder: PathBuf,
+    /// Finds what its programs leave.
+    guard: Guard,
 }
 
 impl<'t> Workshop<'t> {
     /// Makes the folder if need be.
     pub fn open(table: &'t Table, folder: &Path) -> std::io::Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Self { table, folder: folder.canonicalize()? })
+        Ok(Self { table, folder: folder.canonicalize()?, guard: Guard::new() })
     }
 
     /// isokiln's own folder: bases are built and runs recorded there.
@@ -52,9 +55,17 @@ impl<'t> Workshop<'t> {
         Ok(iso)
     }
 
+    /// isokiln, in a place where whatever it leaves is found when the workshop closes.
+    pub fn isokiln(&self) -> Command {
+        let mut command = Command::new(binary());
+        self.guard.mark(&mut command);
+        command
+    }
+
     /// Takes away what isokiln keeps in the engine for this folder; ISOs and store stay.
     pub fn tidy(&self) -> Result<(), String> {
-        succeed(Command::new(binary()).arg("clean").arg("--dir").arg(self.isokiln_folder())).map(drop)
+        let mut command = self.isokiln();
+        succeed(command.arg("clean").arg("--dir").arg(self.isokiln_folder())).map(drop)
     }
 
     fn base_of(&self, case: &Case) -> Result<Option<&'t Case>, String> {
@@ -77,7 +88,7 @@ impl<'t> Workshop<'t> {
 
     /// Lets isokiln build a pipeline that leaves the ISO.
     fn build(&self, pipeline: &str, iso: &Path) -> Result<(), String> {
-        let mut command = Command::new(binary());
+        let mut command = self.isokiln();
         command.args(["build", pipeline, "--no-test", "--format=json", "--dir"]).arg(self.isokiln_folder());
         let built = succeed(command.current_dir(repository()))?;
         let made = built.events().into_iter().filter(|event| event["event"] == "artifact");

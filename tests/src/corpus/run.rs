@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use super::judge::{Difference, Judged, Score, judge};
 use super::make::Workshop;
 use super::table::{Case, Expected};
-use crate::isokiln::{Finished, binary};
+use crate::isokiln::Finished;
 
 /// One boot, tested and judged.
 #[derive(Debug, Clone)]
@@ -26,7 +25,7 @@ pub struct Row {
 pub fn run(workshop: &Workshop<'_>, case: &Case, expected: &Expected) -> Row {
     let (judged, memory) = match workshop.iso(case) {
         Ok(iso) => {
-            let tested = test(&iso, &workshop.isokiln_folder(), expected);
+            let tested = test(workshop, &iso, expected);
             let judged = of_command(expected, &tested);
             if !judged.differences.is_empty() {
                 eprintln!("{} on {}:\n{}", case.name, expected.profile, evidence(&tested));
@@ -39,9 +38,9 @@ pub fn run(workshop: &Workshop<'_>, case: &Case, expected: &Expected) -> Row {
     Row { case: case.name.clone(), machine, judged, memory }
 }
 
-fn test(iso: &Path, folder: &Path, expected: &Expected) -> Finished {
-    let mut command = Command::new(binary());
-    command.arg("test").arg(iso).arg("--dir").arg(folder).arg("--format=json");
+fn test(workshop: &Workshop<'_>, iso: &Path, expected: &Expected) -> Finished {
+    let mut command = workshop.isokiln();
+    command.arg("test").arg(iso).arg("--dir").arg(workshop.isokiln_folder()).arg("--format=json");
     command.args(["--profile", &expected.profile]).args(&expected.options);
     for (check, _) in expected.all_checks() {
         command.args(["--check", check]);

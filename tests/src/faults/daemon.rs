@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -41,7 +42,8 @@ impl Daemon {
         daemon
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where it keeps everything.
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -99,6 +101,34 @@ impl Daemon {
             assert!(since.elapsed() < PATIENCE, "the engine does not answer:\n{}", log());
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Leaves no room for another file in its data; gives how many there may be usually.
+    pub fn use_inodes_up(&self) -> u64 {
+        let total = statvfs(&self.data()).expect("a file system").files();
+        let since = Instant::now();
+        // The engine makes files meanwhile, and no fewer can be allowed than there are.
+        loop {
+            let facts = statvfs(&self.data()).expect("a file system");
+            if self.remount(facts.files() - facts.files_free()) {
+                return total;
+            }
+            assert!(
+                since.elapsed() < PATIENCE,
+                "the engine's inodes cannot be limited; run the tests as root"
+            );
+        }
+    }
+
+    /// Allows so many files in its data.
+    pub fn allow_inodes(&self, count: u64) {
+        assert!(self.remount(count), "the engine's inodes cannot be allowed again");
+    }
+
+    fn remount(&self, inodes: u64) -> bool {
+        let mut command = Command::new("mount");
+        command.args(["-o", &format!("remount,nr_inodes={inodes}")]).arg(self.data());
+        command.output().is_ok_and(|done| done.status.success())
     }
 
     /// Stops it, as a system does.

@@ -14,7 +14,7 @@ use isokiln_engine::store::Compression;
 use tokio::net::UnixStream;
 
 use crate::args::{Build, Global, LayerCompression, RecoverMode};
-use crate::view::{Purpose, Seen, tell_left, watch};
+use crate::view::{Purpose, Seen, Signals, tell_left, watch};
 use crate::{output, words};
 
 pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
@@ -30,6 +30,7 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
         let result = build(&session, &global.dir, project, &args).await;
         return super::conclude(&session.hub, |code| *code, result).await;
     }
+    let signals = Signals::catch()?;
     let logout = logout();
     if logout == Logout::Kills {
         output::tell(&words::line("warning", &words::fair(), logout.words()));
@@ -44,7 +45,7 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
         logout,
     )?;
     let purpose = if args.detach { Purpose::Begin } else { Purpose::Build };
-    match watch(stream, global.format, purpose).await? {
+    match watch(stream, signals, global.format, purpose).await? {
         Seen::Ended(ending) => {
             if let Some(problem) = &ending.problem {
                 output::error(global.format, problem, ending.exit_code);

@@ -19,7 +19,7 @@ use tokio::net::UnixStream;
 
 use crate::args::{Attach, CancelRun, Format, Global, Logs, WhichRun};
 use crate::reporter::Terminal;
-use crate::view::{Purpose, Seen, tell_left, watch};
+use crate::view::{Purpose, Seen, Signals, tell_left, watch};
 use crate::{output, words};
 
 /// How often a log that is followed is looked at.
@@ -34,7 +34,7 @@ fn find(global: &Global, run: Option<&str>) -> Result<RunView, RunError> {
 pub(super) async fn attach(global: &Global, args: &Attach) -> Result<u8, RunError> {
     let view = find(global, args.which.run.as_deref())?;
     match view.connect() {
-        Ok(stream) => match watch(stream, global.format, Purpose::Look).await? {
+        Ok(stream) => match watch(stream, Signals::catch()?, global.format, Purpose::Look).await? {
             Seen::Ended(ending) => {
                 if let Some(problem) = &ending.problem {
                     output::error(global.format, problem, ending.exit_code);

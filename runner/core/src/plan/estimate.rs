@@ -101,7 +101,9 @@ mod tests {
 
     fn begins(pipeline: &str) -> Event {
         let pipeline = Some(pipeline.parse().unwrap());
-        Event::RunStarted { run: "r1".parse().unwrap(), pipeline, stages: Vec::new(), baseline: None }
+        let stages = Vec::new();
+        let run = "r1".parse().unwrap();
+        Event::RunStarted { run, pipeline, stages, baseline: None, place: None, foreground: true }
     }
 
     fn starts(stage: &str) -> Event {

@@ -72,9 +72,29 @@ impl Home {
         Store::open(self.root.join("store")).map_err(RunError::store("the store cannot be opened"))
     }
 
-    /// Waits for the right to write to the store; `waiting` is told who has it, in words that follow "waiting for".
+    /// Waits for the right to write to the store; `waiting` is told who has it, in words that follow "waiting for". What
+    /// writers that died have left unfinished is gone for whoever has it alone.
     pub fn lock(&self, writer: &Writer, waiting: impl FnMut(&str)) -> Result<WriterLock, RunError> {
-        WriterLock::take(&self.root, writer, waiting).map_err(RunError::store("the store cannot be locked"))
+        let lock = WriterLock::take(&self.root, writer, waiting)
+            .map_err(RunError::store("the store cannot be locked"))?;
+        if matches!(writer, Writer::Alone(_)) {
+            self.drop_unfinished()?;
+        }
+        Ok(lock)
+    }
+
+    /// Deletes what writers that died have left in the store, unless another run than this one lives: it may be writing.
+    pub(super) fn tidy_store(&self, run: &RunId) -> Result<(), RunError> {
+        let _none_begins = self.hold_runs()?;
+        if self.living_runs().iter().all(|living| living == run) { self.drop_unfinished() } else { Ok(()) }
+    }
+
+    fn drop_unfinished(&self) -> Result<(), RunError> {
+        if !self.root.join("store").exists() {
+            return Ok(());
+        }
+        let dropped = self.store()?.drop_unfinished();
+        dropped.map_err(RunError::store("what was left unfinished in the store cannot be removed"))
     }
 
     /// What the user wants to stay when the store is collected: `keep.toml`, or the defaults where there is none.

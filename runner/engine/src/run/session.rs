@@ -112,6 +112,7 @@ impl Session {
         let is_partial = options.until.is_some();
         let result = async {
             let _lock = self.lock(home, Writer::Build(project.pipeline.name.clone())).await?;
+            home.tidy_store(&run.id)?;
             home.set_latest(&run);
             // First of all: what the archive is may have to be asked of the image.
             let image = self.ensure_image(&engine, None, false, &run.id).await?;

@@ -11,7 +11,7 @@ use super::disk::{DiskFile, rename_durably};
 use super::{IoContext, Store, StoreError};
 
 /// Begins the names of files that are still being written. A writer that died leaves them behind;
-/// the next garbage collection takes them away.
+/// the next one takes them away.
 const TEMPORARY: &str = ".tmp-";
 /// Begins the names of damaged blobs; the next garbage collection takes them away too.
 pub(super) const ASIDE: &str = ".damaged-";
@@ -135,6 +135,20 @@ impl Store {
             files.push(BlobFile { path, digest, size });
         }
         Ok(files)
+    }
+
+    /// Deletes what writers that died have left. The caller holds the writer lock: nobody is writing now.
+    pub fn drop_unfinished(&self) -> Result<(), StoreError> {
+        for folder in [self.blob_folder(), self.root.clone()] {
+            for file in fs::read_dir(&folder).on("read", &folder)? {
+                let file = file.on("read", &folder)?;
+                if file.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                    let path = file.path();
+                    self.disk.remove(&path).on("remove", &path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every blob with its bytes.

@@ -85,6 +85,23 @@ fn overwrite(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
+fn what_a_dead_writer_has_left_is_dropped_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let blob = store.put(b"whole").unwrap();
+    let left = [store.blob_folder().join(".tmp-1-1"), folder.path().join(".tmp-1-2")];
+    for path in &left {
+        fs::write(path, "half").unwrap();
+    }
+    let aside = store.blob_folder().join(".damaged-1");
+    fs::write(&aside, "set aside").unwrap();
+    store.drop_unfinished().unwrap();
+    assert!(left.iter().all(|path| !path.exists()));
+    assert!(aside.exists() && folder.path().join("index.json").exists());
+    assert_eq!(store.get(blob).unwrap(), b"whole");
+}
+
+#[test]
 fn layers_come_back_whole_in_either_compression() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

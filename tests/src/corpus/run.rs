@@ -19,23 +19,23 @@ pub struct Row {
     pub judged: Judged,
     /// Most bytes of memory that isokiln used.
     pub memory: u64,
+    /// What there was to see where it was not judged as expected.
+    pub seen: String,
 }
 
 /// Makes the case's ISO if need be and tests it once as the table says.
 pub fn run(workshop: &Workshop<'_>, case: &Case, expected: &Expected) -> Row {
-    let (judged, memory) = match workshop.iso(case) {
+    let (judged, memory, seen) = match workshop.iso(case) {
         Ok(iso) => {
             let tested = test(workshop, &iso, expected);
             let judged = of_command(expected, &tested);
-            if !judged.differences.is_empty() {
-                eprintln!("{} on {}:\n{}", case.name, expected.profile, evidence(&tested));
-            }
-            (judged, tested.peak_memory)
+            let seen = if judged.differences.is_empty() { String::new() } else { evidence(&tested) };
+            (judged, tested.peak_memory, seen)
         }
-        Err(reason) => (broken(format!("the ISO cannot be made: {reason}")), 0),
+        Err(reason) => (broken(format!("the ISO cannot be made: {reason}")), 0, String::new()),
     };
     let machine = [std::slice::from_ref(&expected.profile), &expected.options].concat().join(" ");
-    Row { case: case.name.clone(), machine, judged, memory }
+    Row { case: case.name.clone(), machine, judged, memory, seen }
 }
 
 fn test(workshop: &Workshop<'_>, iso: &Path, expected: &Expected) -> Finished {
@@ -110,11 +110,14 @@ pub fn markdown(rows: &[Row], score: &Score) -> String {
         text.push('\n');
     }
     text.push_str(&format!("\n{score}\n"));
+    for row in rows.iter().filter(|row| !row.seen.is_empty()) {
+        text.push_str(&format!("\n## {} on {}\n\n{}", row.case, row.machine, row.seen));
+    }
     text
 }
 
 fn line(row: &Row) -> String {
-    let Row { case, machine, judged, memory } = row;
+    let Row { case, machine, judged, memory, .. } = row;
     let Judged { verdict, reached, cause, seconds, after, differences } = judged;
     let how: Vec<_> = differences.iter().map(Difference::to_string).collect();
     let how = if how.is_empty() { "yes".to_owned() } else { how.join("; ") };

@@ -54,13 +54,14 @@ with = { folder = "bulk" }
     println!("| --- | --- | --- | --- | --- | --- |");
     let (mut captures, mut restores) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        let built = project.build(&["--from=bulk", "--until=bulk"]).expect_code(0);
+        // In the process whose memory is looked at.
+        let built = project.build(&["--from=bulk", "--until=bulk", "--foreground"]).expect_code(0);
         let capture = event(&project, "layer-stored", "bulk");
         project.build(&["--from=tar-zstd"]).expect_code(0);
         let before = reference(&project);
         // Without the volume, the layers come back from the store.
         project.isokiln(&["clean"]).expect_code(0);
-        let restored = project.build(&["--from=tar-zstd"]).expect_code(0);
+        let restored = project.build(&["--from=tar-zstd", "--foreground"]).expect_code(0);
         let after = reference(&project);
         let restore = longest(&project, "layer-restored");
         let seconds = capture["seconds"].as_f64().expect("seconds");

@@ -191,7 +191,7 @@ fn a_stage_that_was_stopped_in_any_way_can_be_entered() {
     enter(&project);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let project = stage("");
-        let mut running = project.start(&["build", "pipeline.toml", "--no-test"]);
+        let mut running = project.start(&["build", "pipeline.toml", "--no-test", "--foreground"]);
         running.wait_until_it_says("half: begun");
         if signal == Signal::SIGTERM {
             // A shell is not for what a build works on.

@@ -167,7 +167,7 @@ fn a_hundred_megabytes_of_output_are_logged_in_little_memory() {
         "yes 'a line of a talkative program, as long as such lines are' | head -c {BYTES}; echo; echo the end >&2; exit 4"
     );
     let project = Project::tiny(&script("noisy", &text));
-    let told = project.build(&[]).expect_code(1).says("noisy: the script ended with status 4");
+    let told = project.build(&["--foreground"]).expect_code(1).says("noisy: the script ended with status 4");
     let told = told.says("| the end").says("| a line of a talkative program");
     let peak = told.peak_memory;
     assert!(peak > 1 << 20 && peak < 100 << 20, "{peak} bytes of memory\n{told}");

@@ -23,9 +23,9 @@ footprint() {
     # Every program of a test carries the mark.
     grep --files-with-matches --null-data --no-messages '^ISOKILN_TEST=' /proc/[0-9]*/environ || true
     grep --only-matching '[^ ]*isokiln[^ ]*$' /proc/net/unix | sort || true
-    docker volume ls --quiet
-    docker network ls --format '{{.Name}}' | sort
-    docker image ls --all --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | sort
+    for list in volumes networks 'images/json?all=1'; do
+        ask_engine "/$list" | grep --only-matching --extended-regexp '"(Name|Id)":"[^"]*"' | sort || true
+    done
 }
 
 find_rust

@@ -73,6 +73,19 @@ listens() {
     perl -MIO::Socket::UNIX -e 'exit !(IO::Socket::UNIX->new(Peer => $ARGV[0]) || $!{EACCES})' "$1" 2>/dev/null
 }
 
+# ask_engine PATH: what the engine's API answers, in JSON; nothing where the engine is not on this machine. Its own client
+# need not be there.
+ask_engine() {
+    local socket
+    socket=$(engine_socket)
+    [[ $socket ]] || return 0
+    perl -MIO::Socket::UNIX -e '
+        my $engine = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "no engine answers at $ARGV[0]\n";
+        print $engine "GET $ARGV[1] HTTP/1.0\r\nHost: engine\r\n\r\n";
+        local $/;
+        print <$engine>' "$socket" "$1"
+}
+
 # engine_package: what install_missing is asked for so that there is an engine; nothing where one answers.
 engine_package() {
     local socket

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::process::Command;
 
 use bollard::Docker;
 use bollard::models::ContainerSummary;
@@ -157,24 +158,29 @@ impl Engine {
         self.runtime.block_on(self.docker.remove_volume(name, Some(options))).expect("the volume can go");
     }
 
-    /// Makes a volume of so many bytes, in memory, in place of what isokiln would make.
-    pub fn small_volume(&self, name: &str, bytes: u64) {
-        self.volume_in_memory(name, &format!("size={bytes}"));
-    }
-
-    /// Makes a volume in memory with these mount options of tmpfs, in place of what isokiln would make.
-    pub fn volume_in_memory(&self, name: &str, mount_options: &str) {
+    /// Makes the volume of an isokiln's folder in memory, with these mount options of tmpfs, in place of what isokiln would
+    /// make; gives its name.
+    pub fn volume_in_memory(&self, home: &Path, mount_options: &str) -> String {
+        std::fs::create_dir_all(home).expect("a folder");
+        let home = std::fs::canonicalize(home).expect("a path");
+        let path = home.to_str().expect("text").to_owned();
+        let mut sum = Command::new("sh");
+        sum.args(["-c", "printf %s \"$1\" | sha256sum", "sh", &path]);
+        let sum = sum.output().expect("sha256sum runs").stdout;
+        let name = format!("isokiln-{}", &String::from_utf8_lossy(&sum)[..12]);
         let options = HashMap::from([
             ("type".to_owned(), "tmpfs".to_owned()),
             ("device".to_owned(), "tmpfs".to_owned()),
             ("o".to_owned(), mount_options.to_owned()),
         ]);
         let request = bollard::models::VolumeCreateRequest {
-            name: Some(name.to_owned()),
+            name: Some(name.clone()),
             driver_opts: Some(options),
+            labels: Some(HashMap::from([("org.isokiln.folder".to_owned(), path)])),
             ..Default::default()
         };
         self.runtime.block_on(self.docker.create_volume(request)).expect("the volume can be made");
+        name
     }
 
     /// Whether the engine has an image.

@@ -209,15 +209,8 @@ fn an_engine_without_room_is_told_and_got_over() {
         ("size=200m,nr_inodes=2000", "size=200m,nr_inodes=20000", script("big", many)),
     ] {
         let project = Project::tiny("");
-        fs::create_dir_all(project.home()).expect("a folder");
-        let home = fs::canonicalize(project.home()).expect("a path");
-        let sum = Command::new("sh")
-            .args(["-c", "printf %s \"$1\" | sha256sum", "sh", home.to_str().expect("text")])
-            .output()
-            .expect("sha256sum runs");
-        let volume = format!("isokiln-{}", &String::from_utf8_lossy(&sum.stdout)[..12]);
         let engine = Engine::connect();
-        engine.volume_in_memory(&volume, options);
+        engine.volume_in_memory(&project.home(), options);
         project.build(&[]).expect_code(0);
         replace(&project, &stage);
         let told = project.build(&["--recover", "off"]);
@@ -225,7 +218,7 @@ fn an_engine_without_room_is_told_and_got_over() {
         expect_whole(&project);
         project.expect_no_residue();
         project.isokiln(&["clean"]).expect_code(0);
-        engine.volume_in_memory(&volume, grown);
+        engine.volume_in_memory(&project.home(), grown);
         project.build(&[]).expect_code(0);
         assert_eq!(project.outcome(), "base hit, big done");
     }

@@ -22,6 +22,7 @@ fn the_doctor_looks_at_everything_and_has_a_cure_for_what_is_not_good() {
         "rights",
         "disk of the engine",
         "boot tests",
+        "logout",
         "disk of the store",
         "package archive",
     ];

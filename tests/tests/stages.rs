@@ -305,24 +305,11 @@ fn limits_hold_and_are_told() {
     assert!(used > 0.1 && used < 2.0, "{used} seconds of processor time in 4 seconds\n{told}");
 }
 
-/// Name of the volume that isokiln makes for a project.
-fn volume_name(project: &Project) -> String {
-    fs::create_dir_all(project.home()).expect("a folder");
-    let home = fs::canonicalize(project.home()).expect("a path");
-    let path = home.to_str().expect("text");
-    let sum = Command::new("sh")
-        .args(["-c", "printf %s \"$1\" | sha256sum", "sh", path])
-        .output()
-        .expect("sha256sum runs");
-    format!("isokiln-{}", &String::from_utf8_lossy(&sum.stdout)[..12])
-}
-
 #[test]
 fn a_full_engine_is_told_and_got_over() {
     let project = Project::tiny(&script("fits", "echo x >/etc/x"));
-    let volume = volume_name(&project);
     let engine = Engine::connect();
-    engine.small_volume(&volume, 96 << 20);
+    let volume = engine.volume_in_memory(&project.home(), "size=96m");
     project.build(&[]).expect_code(0);
     replace(
         &project,
@@ -345,7 +332,7 @@ fn a_full_engine_is_told_and_got_over() {
 
     // Too small even for unpacking what is in the store.
     project.isokiln(&["clean"]).expect_code(0);
-    engine.small_volume(&volume, 8 << 20);
+    engine.volume_in_memory(&project.home(), "size=8m");
     replace(&project, &format!("{}{}", script("fits", "echo x >/etc/x"), script("other", "echo y >/etc/y")));
     project
         .build(&[])

@@ -1,6 +1,6 @@
 //! The container engine, looked at from outside.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::Command;
 
@@ -75,13 +75,22 @@ impl Engine {
         values.filter(|value| Path::new(value).starts_with(folder)).collect()
     }
 
-    /// Names of the containers, running or not, that are labelled with one of the runs, or that were given one of the
-    /// volumes or anything in the folder.
-    pub fn containers_of(&self, folder: &Path, volumes: &[String], runs: &BTreeSet<String>) -> Vec<String> {
+    /// Names of the containers, running or not, that one of the runs has made, or that were given one of the volumes or
+    /// anything in the folder. `runs` are ids and processes: runs of different folders that begin at the same moment can
+    /// have the same id.
+    pub fn containers_of(
+        &self,
+        folder: &Path,
+        volumes: &[String],
+        runs: &BTreeMap<String, Option<String>>,
+    ) -> Vec<String> {
         let is_ours = |container: &ContainerSummary| {
             let mut labels = container.labels.iter().flat_map(HashMap::values);
             let mut mounts = container.mounts.iter().flatten();
-            labels.any(|value| runs.contains(value))
+            let made_by = |process: &Option<String>| {
+                process.as_ref().is_none_or(|pid| name_of(container).ends_with(&format!("-{pid}")))
+            };
+            labels.any(|value| runs.get(value).is_some_and(made_by))
                 || mounts.any(|mount| {
                     let source = mount.source.as_deref().unwrap_or_default();
                     Path::new(source).starts_with(folder)

@@ -3,7 +3,7 @@
 //! Tests run beside each other and beside other programs, so nothing is compared with how the machine was before: a
 //! [`Guard`] looks for what can only be its own, because it lies in its folder, names it, or carries its mark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -233,10 +233,14 @@ fn homes_below(folder: &Path) -> Vec<PathBuf> {
     entries.filter(|path| ["store", "runs", "lock"].iter().any(|name| path.join(name).exists())).collect()
 }
 
-/// Ids of the runs of isokiln's folders in a folder.
-fn runs_below(folder: &Path) -> BTreeSet<String> {
+/// The runs of isokiln's folders in a folder: the id of each, and the process that has or had it.
+pub fn runs_below(folder: &Path) -> BTreeMap<String, Option<String>> {
     let runs = homes_below(folder).into_iter().flat_map(|home| fs::read_dir(home.join("runs")).ok());
-    runs.flatten().flatten().filter_map(|run| run.file_name().into_string().ok()).collect()
+    let run = |entry: fs::DirEntry| {
+        let process = fs::read_to_string(entry.path().join("pid")).ok();
+        Some((entry.file_name().into_string().ok()?, process.map(|pid| pid.trim().to_owned())))
+    };
+    runs.flatten().flatten().filter_map(run).collect()
 }
 
 /// What isokiln was writing or talking through, in its folders: nobody will go on with it.

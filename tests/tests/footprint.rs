@@ -29,6 +29,9 @@ fn left_by(undo: &[&str], path: &Path) -> Left {
 }
 
 fn left_process(mut child: Child) -> Left {
+    // A program that has only just been put in its process's place has no arguments and no environment yet.
+    let arguments = format!("/proc/{}/cmdline", child.id());
+    wait_until("the program runs", || fs::read(&arguments).is_ok_and(|arguments| !arguments.is_empty()));
     Left(Box::new(move || {
         child.kill().expect("it runs");
         child.wait().expect("it ends");
@@ -156,9 +159,18 @@ fn containers_and_volumes_are_found_by_run_volume_and_folder() {
         left_by(&["docker", "rm"], Path::new(id.trim()))
     };
     let id = named("20261129-000000");
-    fs::create_dir_all(guard.path(".isokiln/runs").join(&id)).expect("folders");
-    let labelled = create(&format!("--label=org.isokiln.run={id}"), "left-by-run");
-    expect_found(&guard, labelled, "container", "left-by-run");
+    let run_folder = guard.path(".isokiln/runs").join(&id);
+    fs::create_dir_all(&run_folder).expect("folders");
+    let label = format!("--label=org.isokiln.run={id}");
+    expect_found(&guard, create(&label, "left-by-run"), "container", "left-by-run");
+    let pid = run_folder.join("pid");
+    fs::write(&pid, format!("{}\n", std::process::id())).expect("a file");
+    expect_found(&guard, create(&label, "left-by-process"), "container", "left-by-process");
+    // A run of another folder may have begun at the same moment.
+    fs::write(&pid, "1\n").expect("a file");
+    let namesake = create(&label, "of-a-namesake");
+    assert_eq!(guard.traces(&Engine::connect()), Default::default());
+    drop(namesake);
 
     let folder = format!("--volume={}:/pipes", guard.temporary().display());
     expect_found(&guard, create(&folder, "left-by-folder"), "container", "left-by-folder");

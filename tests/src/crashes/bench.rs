@@ -19,6 +19,7 @@ use super::fault::{Fault, World};
 use super::phase::{Phase, Start, Trigger};
 use super::random::Random;
 use crate::faults::Daemon;
+use crate::footprint::runs_below;
 use crate::{Engine, Finished, Project, Running, binary, boot_sector_iso};
 
 /// A case and what came of it.
@@ -391,7 +392,8 @@ impl Scene<'_> {
     }
 
     fn remove_containers(&self) {
-        let runs = self.project.runs().into_iter().filter(|run| !self.known.contains(run)).collect();
+        let mut runs = runs_below(&self.project.path(""));
+        runs.retain(|run, _| !self.known.contains(run));
         for container in self.engine.containers_of(&self.project.path(""), &[], &runs) {
             // isokiln may be removing it too.
             self.engine.try_remove_container(&container);

@@ -9,7 +9,7 @@ use isokiln_core::boot::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::agent;
 use super::evidence::Evidence;
@@ -22,6 +22,8 @@ use super::{BootError, BootNews, BootRequest, Guest, Wire};
 
 /// How often time limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How far the firmware's words may come behind the screen's and the serial port's.
+const BEHIND: Duration = Duration::from_secs(1);
 /// How much of the serial port's output is taken for what a terminal shows, in bytes.
 const TERMINAL: usize = 16 << 10;
 /// Rows of the screen that are remembered, so that each is read once.
@@ -209,7 +211,10 @@ impl Session<'_> {
             self.ended(state, result);
         }
         if state.is_done() {
-            return Some(None);
+            // What is asked of the screen alone can be answered before the firmware's own words have come.
+            let since = state.done_since.get_or_insert_with(Instant::now);
+            let has_told = state.watch.furthest() >= Some(Phase::BootMenu);
+            return (has_told || since.elapsed() >= BEHIND).then_some(None);
         }
         if state.questions.have_begun() {
             return state.watch.failure().map(Some);

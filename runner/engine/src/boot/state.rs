@@ -3,6 +3,7 @@
 use isokiln_core::boot::screen::{Filmstrip, Frame, ScreenId};
 use isokiln_core::boot::{Channel, CheckResult, Chord, ConsoleReader, Login, MenuEdit, Ride, Start};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::eye::Wish;
 use super::questions::Questions;
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) reader: ConsoleReader,
     pub(super) film: Filmstrip,
     pub(super) label: Option<&'static str>,
+    /// Since when all questions are answered.
+    pub(super) done_since: Option<Instant>,
     /// Whether anything was seen of the machine.
     pub(super) has_looked: bool,
     pub(super) last_picture: Option<Frame>,
@@ -73,6 +76,7 @@ impl State {
             questions: Questions::new(&request.checks),
             screens: ScreenChecks::new(&request.checks)?,
             results: Vec::new(),
+            done_since: None,
             notes: Vec::new(),
             consoles: Default::default(),
             serial_bytes: 0,

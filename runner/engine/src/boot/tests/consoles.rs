@@ -159,6 +159,16 @@ async fn the_firmwares_own_log_counts_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_firmware_says_a_moment_after_the_last_answer_counts() {
+    let firmware = vec![(0.5, line("SeaBIOS (version 1.16)")), (1.4, line("Booting from 0000:7c00"))];
+    let serial: Agenda = vec![(0.9, line("HELLO"))];
+    let machine = Machine { firmware, serial: Box::new(serial), ..silent() };
+    let outcome = run(machine, &[check("screen:HELLO")]).await;
+    assert_eq!(outcome.verdicts(), [Verdict::Pass]);
+    assert_eq!(outcome.phases(), [Phase::Firmware, Phase::BootMenu]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_boot_loader_on_an_iso_without_linux_has_nothing_to_load() {
     for (holds_linux, cause) in [(true, Cause::NoKernel), (false, Cause::NotLinux)] {
         let firmware = vec![(1.0, line("Booting from 0000:7c00"))];

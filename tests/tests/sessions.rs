@@ -29,7 +29,10 @@ fn a_build_goes_on_when_its_viewer_is_hung_up_left_or_killed() {
         let left = running.wait();
         assert_eq!(left.code, code, "{left}");
         if code.is_some() {
-            left.says("the build goes on: isokiln attach shows it again, isokiln cancel stops it");
+            let run = &project.runs()[0];
+            left.says(&format!(
+                "the build goes on: isokiln attach {run} shows it again, isokiln cancel {run} stops it"
+            ));
         }
         assert_eq!(project.status()["state"], "running");
         // Whoever comes back is told all of it, and how it ended.
@@ -119,12 +122,12 @@ fn what_is_not_there_is_told_with_what_is() {
     project.isokiln(&["status", "19"]).expect_code(2).says("there is no run \"19\"").says("hint: valid: ");
     project.isokiln(&["status", "20"]).expect_code(2).says("several runs begin with \"20\"");
     // The newest run has only hits.
-    project.isokiln(&["logs"]).expect_code(2).says("has not run in run");
+    project.isokiln(&["logs"]).expect_code(2).says("no stage has run in run").says("of an earlier run");
     let mut runs = project.runs();
     runs.sort();
     project.isokiln(&["logs", "--run", &runs[0]]).expect_code(0);
     let wrong = project.isokiln(&["logs", "bas", "--run", &runs[0]]).expect_code(2);
-    wrong.says("stage bas has not run in run").says("hint: valid: base");
+    wrong.says("no stage bas has run in run").says("hint: valid: base");
 }
 
 #[test]

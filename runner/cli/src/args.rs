@@ -8,6 +8,9 @@ use isokiln_core::boot::{Accelerator, Channel};
 use isokiln_core::names::{KindName, PipelineName, ProfileName, StageName};
 use isokiln_core::units::{parse_age, parse_size};
 
+/// Isokiln's folder where no other is named.
+pub(crate) const DEFAULT_DIR: &str = ".isokiln";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything asked for was done
@@ -31,7 +34,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// isokiln's folder: store, runs and lock
-    #[arg(long, global = true, value_name = "FOLDER", env = "ISOKILN_DIR", default_value = ".isokiln")]
+    #[arg(long, global = true, value_name = "FOLDER", env = "ISOKILN_DIR", default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// Output for people, or JSON on standard output with words for people on standard error
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]

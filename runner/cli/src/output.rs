@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use isokiln_core::exit;
 use isokiln_core::session::Problem;
@@ -36,9 +37,20 @@ pub(crate) fn print(text: &str) {
 /// The same for somebody else's output as it is.
 pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
-    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
-        // Nobody reads any more.
+    note_loss(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+}
+
+static IS_LOST: AtomicBool = AtomicBool::new(false);
+
+fn note_loss(written: io::Result<()>) {
+    if written.is_err() {
+        IS_LOST.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether something was printed that nobody reads any more: what is done only to be looked at can end.
+pub(crate) fn is_lost() -> bool {
+    IS_LOST.load(Ordering::Relaxed)
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for; gives the exit code.
@@ -67,7 +79,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 pub(crate) fn tell(text: &str) {
     let mut stderr = io::stderr().lock();
     // The line as a whole, so that no other program's output comes in between.
-    drop(stderr.write_all(format!("{text}\n").as_bytes()));
+    note_loss(stderr.write_all(format!("{text}\n").as_bytes()));
 }
 
 /// An error in all that can be told of it.

@@ -24,6 +24,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Tells a person, and with `--format json` also a program.
 pub(crate) struct Terminal {
     format: Format,
+    /// What a person here can do to stop at once what is stopping already.
+    stop_now: Option<&'static str>,
     state: Mutex<State>,
 }
 
@@ -51,7 +53,7 @@ struct Current {
 }
 
 impl Terminal {
-    pub(crate) fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format, stop_now: Option<&'static str>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let state = State {
             at: 0.0,
@@ -63,7 +65,7 @@ impl Terminal {
             reviews: Vec::new(),
             width: 0,
         };
-        Self { format, state: Mutex::new(state) }
+        Self { format, stop_now, state: Mutex::new(state) }
     }
 }
 
@@ -75,6 +77,9 @@ impl Reporter for Terminal {
         if let Ok(mut state) = self.state.lock() {
             state.at = at;
             state.tell(event);
+            if let (Event::Cancelling { gracefully: true }, Some(way)) = (event, self.stop_now) {
+                state.say(&line("", &faint(), &format!("{way} stops it now")));
+            }
         }
     }
 }
@@ -166,6 +171,9 @@ impl State {
             }
             Event::Note { stage, text } => self.say(&line("note", &faint(), &of_stage(stage, text))),
             Event::Warning { stage, text } => self.say(&line("warning", &fair(), &of_stage(stage, text))),
+            Event::Waiting { holder } => {
+                self.say(&line("warning", &fair(), &format!("waiting for {holder}")));
+            }
             Event::Working { text } => match &mut self.current {
                 Some(current) => {
                     current.words = text.clone();
@@ -292,11 +300,7 @@ impl State {
             | Event::BootFinished { .. }
             | Event::BootCompared { .. } => self.boot(event),
             Event::Cancelling { gracefully } => {
-                let text = if *gracefully {
-                    "stopping at the next safe point; press Ctrl-C again to stop now"
-                } else {
-                    "stopping now"
-                };
+                let text = if *gracefully { "stopping at the next safe point" } else { "stopping now" };
                 self.say(&line("Cancel", &fair(), text));
             }
             Event::RunFinished { exit_code, seconds, .. } => {

@@ -31,7 +31,7 @@ pub(crate) fn listen(
                 Some(wish) = wishes.recv() => match wish {
                     Wish::Stop => Cancel::Gracefully,
                     Wish::StopNow => Cancel::Now,
-                    Wish::Present | Wish::Answer(_) => Cancel::No,
+                    Wish::Present | Wish::Answer { .. } => Cancel::No,
                 },
                 else => return,
             };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use isokiln_core::event::Event;
+use isokiln_core::exit;
 use isokiln_core::names::{RunId, StageName};
 use isokiln_core::session::{Ending, News, Wish};
 use isokiln_engine::run::{Consent, Reporter, RunError};
@@ -15,7 +16,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::args::Format;
 use crate::consent::AtTerminal;
 use crate::output;
 use crate::reporter::Terminal;
@@ -32,14 +32,29 @@ pub(crate) enum Purpose {
 }
 
 /// How a viewing ended.
-pub(crate) enum Seen {
-    /// With the run.
-    Ended(Ending),
-    /// The viewer has left, on a signal; absent where it was not made to.
-    Left(Option<u8>),
-    /// The other process has gone without a word.
-    Lost(Option<RunId>),
+pub(crate) struct Seen {
+    /// The run, once it had begun.
+    pub(crate) run: Option<RunId>,
+    /// How many of the run's events were seen.
+    pub(crate) events: usize,
+    /// Whether the run is being stopped.
+    pub(crate) is_stopping: bool,
+    /// What ended it.
+    pub(crate) end: End,
 }
+
+/// What ends a viewing.
+pub(crate) enum End {
+    /// The run has ended.
+    Ended(Ending),
+    /// The viewer has left; with this code.
+    Left(u8),
+    /// The other process has gone without a word, or this one was too slow to hear it.
+    Lost,
+}
+
+/// What stops at once a build whose viewer has asked it to stop.
+pub(crate) const AGAIN: &str = "Ctrl-C again";
 
 /// What a shell calls the end of a program by SIGHUP.
 const HUNG_UP: u8 = 129;
@@ -48,75 +63,74 @@ const HUNG_UP: u8 = 129;
 pub(crate) async fn watch(
     stream: StdStream,
     mut signals: Signals,
-    format: Format,
+    terminal: &Terminal,
     purpose: Purpose,
 ) -> Result<Seen, RunError> {
     let lost = |source| RunError::NoAnswer { run: String::new(), pid: None, source };
     stream.set_nonblocking(true).map_err(lost)?;
     let (reader, writer) = UnixStream::from_std(stream).map_err(lost)?.into_split();
     let mut news = BufReader::new(reader).lines();
-    let mut viewer = Viewer::new(writer, format);
+    let mut viewer = Viewer::new(writer, terminal);
     if viewer.consent.is_possible() {
         viewer.wish(Wish::Present).await;
     }
-    let mut stops = false;
-    loop {
+    let end = loop {
         tokio::select! {
             // A process that is gone is none that has said its last word.
             line = news.next_line() => match line.ok().flatten() {
-                None => return Ok(Seen::Lost(viewer.run)),
+                None => break End::Lost,
                 Some(line) => match serde_json::from_str(&line) {
                     Ok(News::Event { at, event }) => {
                         let begins = matches!(event, Event::RunStarted { .. });
                         viewer.event(&event, at);
-                        if begins && purpose == Purpose::Begin {
-                            return Ok(Seen::Left(None));
+                        let is_unseen = purpose == Purpose::Look && output::is_lost();
+                        if begins && purpose == Purpose::Begin || is_unseen {
+                            break End::Left(exit::OK);
                         }
                     }
-                    Ok(News::Ended(ending)) => return Ok(Seen::Ended(ending)),
+                    Ok(News::Ended(ending)) => break End::Ended(ending),
                     // Of an isokiln that knows more.
                     Err(error) => tracing::debug!("not understood: {error}: {line}"),
                 },
             },
-            Some(answer) = viewer.answers.1.recv() => viewer.wish(Wish::Answer(answer)).await,
+            Some((question, yes)) = viewer.answers.1.recv() => viewer.wish(Wish::Answer { question, yes }).await,
             signal = signals.next() => match (signal, purpose) {
-                (Caught::HangUp, _) => return Ok(Seen::Left(Some(HUNG_UP))),
-                (Caught::Quit, _) | (_, Purpose::Look) => return Ok(Seen::Left(None)),
-                (Caught::Interrupt, _) if !stops => {
-                    stops = true;
+                (Caught::HangUp, _) => break End::Left(HUNG_UP),
+                (Caught::Quit, _) | (_, Purpose::Look) => break End::Left(exit::OK),
+                (Caught::Interrupt, _) if !viewer.is_stopping => {
+                    viewer.is_stopping = true;
                     viewer.wish(Wish::Stop).await;
                 }
                 _ => viewer.wish(Wish::StopNow).await,
             },
         }
-    }
+    };
+    let Viewer { run, events, is_stopping, .. } = viewer;
+    Ok(Seen { run, events, is_stopping, end })
 }
 
-/// Says how to come back.
-pub(crate) fn tell_left(run: Option<&str>) {
-    let run = run.map(|run| format!(" {run}")).unwrap_or_default();
-    output::tell(&format!(
-        "the build goes on: isokiln attach{run} shows it again, isokiln cancel{run} stops it"
-    ));
-}
-
-struct Viewer {
-    terminal: Terminal,
+struct Viewer<'t> {
+    terminal: &'t Terminal,
     consent: Arc<AtTerminal>,
     writer: OwnedWriteHalf,
     run: Option<RunId>,
+    events: usize,
+    /// Whether the run was asked to stop, by whomever.
+    is_stopping: bool,
     /// The stage that a question is about, and who asks it.
     asking: Option<(StageName, JoinHandle<()>)>,
-    answers: (mpsc::Sender<bool>, mpsc::Receiver<bool>),
+    answers: (mpsc::Sender<(String, bool)>, mpsc::Receiver<(String, bool)>),
 }
 
-impl Viewer {
-    fn new(writer: OwnedWriteHalf, format: Format) -> Self {
+impl<'t> Viewer<'t> {
+    fn new(writer: OwnedWriteHalf, terminal: &'t Terminal) -> Self {
         Self {
-            terminal: Terminal::new(format),
+            terminal,
             consent: Arc::default(),
             writer,
             run: None,
+            events: 0,
+            is_stopping: false,
             asking: None,
             answers: mpsc::channel(1),
         }
@@ -124,6 +138,11 @@ impl Viewer {
 
     fn event(&mut self, event: &Event, at: f64) {
         self.terminal.event(event, at);
+        // What came before the beginning is not among the run's.
+        if !event.is_ephemeral() && (self.events > 0 || matches!(event, Event::RunStarted { .. })) {
+            self.events += 1;
+        }
+        self.is_stopping |= matches!(event, Event::Cancelling { .. });
         let withdrawn = match event {
             Event::RunStarted { run, .. } => {
                 self.run = Some(run.clone());
@@ -143,7 +162,7 @@ impl Viewer {
                 (self.consent.clone(), question.clone(), self.answers.0.clone());
             let asking = tokio::spawn(async move {
                 if let Some(answer) = consent.ask(&question).await {
-                    let _ = answers.send(answer).await;
+                    let _ = answers.send((question, answer)).await;
                 }
             });
             self.asking = Some((stage.clone(), asking));

@@ -44,6 +44,11 @@ pub enum Event {
         /// One line.
         text: String,
     },
+    /// Somebody else has what the run needs; it goes on when that is done.
+    Waiting {
+        /// Who, in words that follow "waiting for".
+        holder: String,
+    },
     /// Work before, between or after the stages begins.
     Working {
         /// What is being done, for example "building the builder image".
@@ -298,6 +303,7 @@ impl Event {
             | Self::Artifact { stage, .. } => Some(stage),
             Self::Note { stage, .. } | Self::Warning { stage, .. } => stage.as_ref(),
             Self::RunStarted { .. }
+            | Self::Waiting { .. }
             | Self::Working { .. }
             | Self::ImageReady { .. }
             | Self::RoomEstimated { .. }

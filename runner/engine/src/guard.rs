@@ -3,12 +3,13 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Held while a process changes what lies in a folder, or while a run lives in it.
 #[derive(Debug)]
 pub(crate) struct FolderGuard {
-    _folder: File,
+    folder: File,
 }
 
 impl FolderGuard {
@@ -17,7 +18,16 @@ impl FolderGuard {
         let file = File::open(folder)?;
         match file.lock() {
             Err(error) if !is_unlockable(&error) => Err(error),
-            _ => Ok(Self { _folder: file }),
+            _ => Ok(Self { folder: file }),
+        }
+    }
+
+    /// Whether this is still what is found by that path.
+    pub(crate) fn is_of(&self, folder: &Path) -> bool {
+        let identity = |facts: std::fs::Metadata| (facts.dev(), facts.ino());
+        match (self.folder.metadata(), folder.metadata()) {
+            (Ok(held), Ok(named)) => identity(held) == identity(named),
+            _ => false,
         }
     }
 
@@ -45,6 +55,7 @@ mod tests {
         assert!(!FolderGuard::is_taken(folder.path()));
         let guard = FolderGuard::take(folder.path()).unwrap();
         assert!(FolderGuard::is_taken(folder.path()));
+        assert!(guard.is_of(folder.path()) && !guard.is_of(Path::new("/")));
         drop(guard);
         assert!(!FolderGuard::is_taken(folder.path()));
         assert!(!FolderGuard::is_taken(&folder.path().join("gone")));

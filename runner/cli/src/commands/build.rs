@@ -1,31 +1,31 @@
 //! `isokiln build`: a viewer, a supervisor, or both in one.
 
 use std::ffi::OsString;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 
-use isokiln_core::exit;
 use isokiln_core::review::Recover;
 use isokiln_core::session::{Logout, Place};
-use isokiln_engine::run::{
-    BuildOptions, Home, Hub, Project, RunError, Session, Supervisor, SystemClock, Testing, become_supervisor,
-    logout,
-};
+use isokiln_engine::run::{BuildOptions, Hub, Project, RunError, Session, Supervisor, Testing, logout};
 use isokiln_engine::store::Compression;
 use tokio::net::UnixStream;
 
 use crate::args::{Build, Global, LayerCompression, RecoverMode};
-use crate::view::{Purpose, Seen, Signals, tell_left, watch};
+use crate::reporter::Terminal;
+use crate::view::{AGAIN, Purpose, Signals, watch};
 use crate::{output, words};
 
-pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
-    if let Some(place) = &global.supervise {
-        return supervise(global, args, place).await;
+pub(super) async fn run(global: &Global, args: Build, viewer: Option<StdStream>) -> Result<u8, RunError> {
+    if let (Some(place), Some(viewer)) = (&global.supervise, viewer) {
+        return supervise(global, args, place, viewer).await;
     }
     // What is wrong with the file is told before anything is made, isokiln's folder included.
     let project = Project::load(&args.file)?;
+    for stage in [&args.until, &args.from].into_iter().flatten() {
+        project.stage(stage)?;
+    }
     let place = super::place();
-    // What is no file, such as a pipe, can be read only once.
-    if args.foreground || place.stays_in_foreground() || !args.file.is_file() {
+    if args.foreground || place.stays_in_foreground() || !can_be_read_again(&args.file) {
         let session = super::session(global.format, args.junit.as_deref())?;
         let result = build(&session, &global.dir, project, &args).await;
         return super::conclude(&session.hub, |code| *code, result).await;
@@ -45,43 +45,24 @@ pub(super) async fn run(global: &Global, args: Build) -> Result<u8, RunError> {
         logout,
     )?;
     let purpose = if args.detach { Purpose::Begin } else { Purpose::Build };
-    match watch(stream, signals, global.format, purpose).await? {
-        Seen::Ended(ending) => {
-            if let Some(problem) = &ending.problem {
-                output::error(global.format, problem, ending.exit_code);
-            }
-            Ok(ending.exit_code)
-        }
-        Seen::Left(code) => {
-            tell_left(None);
-            Ok(code.unwrap_or(exit::OK))
-        }
-        Seen::Lost(run) => {
-            let how = supervisor.ended();
-            let run = run.map(|run| run.to_string());
-            lost(&global.dir, run.as_deref(), how)
-        }
-    }
+    let terminal = Terminal::new(global.format, Some(AGAIN));
+    let seen = watch(stream, signals, &terminal, purpose).await?;
+    super::runs::after(global, &terminal, seen, || supervisor.ended())
 }
 
-/// What a run came to whose process has gone without a word to its viewer: its files may say.
-pub(super) fn lost(dir: &Path, run: Option<&str>, how: String) -> Result<u8, RunError> {
-    let view = run.and_then(|run| Home::find(dir)?.run_view(Some(run)).ok());
-    match view.and_then(|view| view.report(&SystemClock).record.exit_code) {
-        Some(code) => Ok(code),
-        None => Err(RunError::SupervisorGone { run: run.map(str::to_owned), how }),
-    }
+/// Whether another process finds the same in the file: a pipe can be read only once, and what this process has open, such
+/// as its standard input, is another's in another process.
+fn can_be_read_again(file: &Path) -> bool {
+    file.is_file() && !["/dev", "/proc"].iter().any(|own| file.starts_with(own))
 }
 
 /// Builds for a viewer that may leave at any time.
-async fn supervise(global: &Global, args: Build, place: &str) -> Result<u8, RunError> {
+async fn supervise(global: &Global, args: Build, place: &str, viewer: StdStream) -> Result<u8, RunError> {
     let broken = |error: std::io::Error| RunError::Supervisor(error);
     let place: Place = serde_json::from_str(place).map_err(|error| broken(error.into()))?;
-    let stream = become_supervisor()?;
-    stream.set_nonblocking(true).map_err(broken)?;
-    let stream = UnixStream::from_std(stream).map_err(broken)?;
+    viewer.set_nonblocking(true).map_err(broken)?;
     let (hub, wishes) = Hub::new();
-    hub.serve(stream);
+    hub.serve(UnixStream::from_std(viewer).map_err(broken)?);
     let result = async {
         let session = super::supervised(hub.clone(), wishes, place, args.junit.as_deref())?;
         // The viewer has read the file a moment ago; what is wrong with it now is told there too.

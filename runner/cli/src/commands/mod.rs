@@ -12,6 +12,7 @@ mod runs;
 mod shell;
 mod test;
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,12 +21,15 @@ use clap::Parser;
 use isokiln_core::exit;
 use isokiln_core::session::{Ending, Place, Wish};
 use isokiln_engine::archive::HttpFetch;
-use isokiln_engine::run::{Consent, Events, Hub, Reporter, RunError, Session, SystemClock};
+use isokiln_engine::run::{
+    Consent, Events, Hub, Reporter, RunError, Session, SystemClock, become_supervisor,
+};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::args::{Checkpoint, Cli, Command, Format, Image};
 use crate::consent::AtTerminal;
 use crate::reporter::Terminal;
+use crate::view::AGAIN;
 use crate::{output, signals};
 
 /// Parses the command line, runs the command, gives its exit code.
@@ -43,6 +47,12 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
     };
+    let format = cli.global.format;
+    // Before there is anything open that must not be closed.
+    let viewer = match cli.global.supervise.is_some().then(become_supervisor).transpose() {
+        Ok(viewer) => viewer,
+        Err(error) => return failed(format, &error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,23 +60,25 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(exit::NOT_READY);
         }
     };
-    let format = cli.global.format;
-    let result = runtime.block_on(run(cli));
+    let result = runtime.block_on(run(cli, viewer));
     // Helpers that still wait for something must not hold up the end.
     runtime.shutdown_background();
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            output::error(format, &output::problem(&error), error.exit_code());
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failed(format, &error),
     }
 }
 
-async fn run(cli: Cli) -> Result<u8, RunError> {
+fn failed(format: Format, error: &RunError) -> ExitCode {
+    output::error(format, &output::problem(error), error.exit_code());
+    ExitCode::from(error.exit_code())
+}
+
+/// Runs a command; `viewer` is who started it to be a supervisor.
+async fn run(cli: Cli, viewer: Option<UnixStream>) -> Result<u8, RunError> {
     let global = &cli.global;
     match cli.command {
-        Command::Build(args) => build::run(global, args).await,
+        Command::Build(args) => build::run(global, args, viewer).await,
         Command::Attach(args) => runs::attach(global, &args).await,
         Command::Status(args) => runs::status(global, &args),
         Command::Logs(args) => runs::logs(global, &args).await,
@@ -100,7 +112,7 @@ fn tell_waiting(holder: &str) {
 /// command tells people, and prints one value. Boot tests' results go to `junit` too.
 fn session(format: Format, junit: Option<&Path>) -> Result<Session, RunError> {
     let (hub, wishes) = Hub::new();
-    let terminal: Arc<dyn Reporter> = Arc::new(Terminal::new(format));
+    let terminal: Arc<dyn Reporter> = Arc::new(Terminal::new(format, Some(AGAIN)));
     assemble(vec![terminal, Arc::new(hub.clone())], junit, hub, wishes, place(), None)
 }
 

@@ -14,16 +14,19 @@ use isokiln_core::record::StageState;
 use isokiln_core::session::{News, Problem, Wish};
 use isokiln_core::units::show_duration;
 use isokiln_engine::run::{Home, Reporter, RunError, RunReport, RunState, RunView, SystemClock};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use crate::args::{Attach, CancelRun, Format, Global, Logs, WhichRun};
+use crate::args::{Attach, CancelRun, DEFAULT_DIR, Format, Global, Logs, WhichRun};
 use crate::reporter::Terminal;
-use crate::view::{Purpose, Seen, Signals, tell_left, watch};
+use crate::view::{End, Purpose, Seen, Signals, watch};
 use crate::{output, words};
 
 /// How often a log that is followed is looked at.
 const PAUSE: Duration = Duration::from_millis(150);
+/// How long a run may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Bytes of a log that are read at once.
 const PIECE: usize = 64 << 10;
 
@@ -34,44 +37,84 @@ fn find(global: &Global, run: Option<&str>) -> Result<RunView, RunError> {
 pub(super) async fn attach(global: &Global, args: &Attach) -> Result<u8, RunError> {
     let view = find(global, args.which.run.as_deref())?;
     match view.connect() {
-        Ok(stream) => match watch(stream, Signals::catch()?, global.format, Purpose::Look).await? {
-            Seen::Ended(ending) => {
-                if let Some(problem) = &ending.problem {
-                    output::error(global.format, problem, ending.exit_code);
-                }
-                Ok(ending.exit_code)
-            }
-            Seen::Left(code) => {
-                tell_left(Some(&view.name()));
-                Ok(code.unwrap_or(exit::OK))
-            }
-            Seen::Lost(_) => {
-                super::build::lost(&global.dir, Some(&view.name()), "its process was killed".to_owned())
-            }
-        },
+        Ok(stream) => {
+            let terminal = Terminal::new(global.format, Some("isokiln cancel --now"));
+            let seen = watch(stream, Signals::catch()?, &terminal, Purpose::Look).await?;
+            after(global, &terminal, seen, || GONE.to_owned())
+        }
         Err(source) => {
             let report = view.report(&SystemClock);
             if report.state == RunState::Running {
                 return Err(RunError::NoAnswer { run: view.name(), pid: report.pid, source });
             }
-            Ok(replay(global.format, &view, &report)?)
+            replay(global.format, &Terminal::new(global.format, None), &view, 0, || GONE.to_owned())
         }
     }
 }
 
-/// Tells a run that is over as it was told then.
-fn replay(format: Format, view: &RunView, report: &RunReport) -> Result<u8, RunError> {
-    let terminal = Terminal::new(format);
+/// How a process ends that leaves no word.
+const GONE: &str = "its process was killed, or the machine went down";
+
+/// What a viewing comes to; `how` tells how the other process has ended.
+pub(super) fn after(
+    global: &Global,
+    terminal: &Terminal,
+    seen: Seen,
+    how: impl FnOnce() -> String,
+) -> Result<u8, RunError> {
+    let run = seen.run.map(|run| run.to_string());
+    match seen.end {
+        End::Ended(ending) => {
+            if let Some(problem) = &ending.problem {
+                output::error(global.format, problem, ending.exit_code);
+            }
+            Ok(ending.exit_code)
+        }
+        End::Left(code) => {
+            let mut which = run.map(|run| format!(" {run}")).unwrap_or_default();
+            if global.dir != Path::new(DEFAULT_DIR) {
+                which.push_str(&format!(" --dir {}", global.dir.display()));
+            }
+            output::tell(&if seen.is_stopping {
+                format!("the build is being stopped: isokiln attach{which} shows it again")
+            } else {
+                format!(
+                    "the build goes on: isokiln attach{which} shows it again, isokiln cancel{which} stops it"
+                )
+            });
+            Ok(code)
+        }
+        // Its files may say more.
+        End::Lost => match run.as_deref().and_then(|run| Home::find(&global.dir)?.run_view(Some(run)).ok()) {
+            Some(view) => replay(global.format, terminal, &view, seen.events, how),
+            None => Err(RunError::SupervisorGone { run, how: how() }),
+        },
+    }
+}
+
+/// Tells what a run's files know of it, but for the events that were told; gives its exit code. `how` tells how its
+/// process has ended, where they do not.
+fn replay(
+    format: Format,
+    terminal: &Terminal,
+    view: &RunView,
+    told: usize,
+    how: impl FnOnce() -> String,
+) -> Result<u8, RunError> {
     let mut problem = None;
-    for (at, event) in view.events() {
-        terminal.event(&event, at);
+    for (index, (at, event)) in view.events().enumerate() {
+        if index >= told {
+            terminal.event(&event, at);
+        }
+        if output::is_lost() {
+            return Ok(exit::OK);
+        }
         if let Event::RunFinished { error: Some(message), causes, hint, .. } = event {
             problem = Some(Problem { message, causes, hint, ..Problem::default() });
         }
     }
-    let Some(code) = report.record.exit_code else {
-        let how = "its process was killed, or the machine went down".to_owned();
-        return Err(RunError::SupervisorGone { run: Some(view.name()), how });
+    let Some(code) = view.report(&SystemClock).record.exit_code else {
+        return Err(RunError::SupervisorGone { run: Some(view.name()), how: how() });
     };
     if let Some(problem) = problem {
         output::error(format, &problem, code);
@@ -97,9 +140,7 @@ pub(super) fn list(global: &Global) -> Result<u8, RunError> {
         let rows: Vec<_> = reports
             .iter()
             .map(|(name, report)| {
-                let what =
-                    report.record.pipeline.as_ref().map_or("boot test".to_owned(), ToString::to_string);
-                vec![name.clone(), word(report.state).to_owned(), time(report), what, remark(report)]
+                vec![name.clone(), word(report.state).to_owned(), time(report), what(report), remark(report)]
             })
             .collect();
         words::table(&rows)
@@ -129,15 +170,25 @@ fn style(state: RunState) -> Style {
 
 /// How long a run has taken so far.
 fn time(report: &RunReport) -> String {
-    let seconds = match report.state {
-        RunState::Finished | RunState::Failed | RunState::Cancelled => report.record.seconds,
-        RunState::Running => report.seconds,
-        RunState::Killed => return String::new(),
-    };
-    show_duration(Duration::from_secs_f64(seconds))
+    match report.state {
+        RunState::Killed => String::new(),
+        _ => show_duration(Duration::from_secs_f64(report.record.seconds)),
+    }
+}
+
+/// What a run is for.
+fn what(report: &RunReport) -> String {
+    match (&report.record.pipeline, &report.record.run) {
+        (Some(pipeline), _) => pipeline.to_string(),
+        (None, Some(_)) => "boot test".to_owned(),
+        (None, None) => "nothing recorded".to_owned(),
+    }
 }
 
 fn remark(report: &RunReport) -> String {
+    if let Some(holder) = &report.waiting {
+        return format!("waits for {}", words::printable(holder));
+    }
     if let Some(doing) = report.doing.last() {
         return format!("{} {}", doing.name, words::printable(&doing.words));
     }
@@ -151,9 +202,8 @@ fn remark(report: &RunReport) -> String {
 
 fn show(report: &RunReport) -> String {
     let plain = Style::new();
-    let what = report.record.pipeline.as_ref().map_or("boot test".to_owned(), ToString::to_string);
-    let run = report.record.run.as_ref().map(ToString::to_string).unwrap_or_default();
-    let mut head = format!("{what}, run {run}");
+    let run = report.folder.file_name().unwrap_or_default().to_string_lossy();
+    let mut head = format!("{}, run {run}", what(report));
     for more in [time(report), report.pid.map(|pid| format!("process {pid}")).unwrap_or_default()] {
         if !more.is_empty() {
             head.push_str(&format!(", {more}"));
@@ -196,6 +246,9 @@ fn show(report: &RunReport) -> String {
             &format!("{}  {}", doing.name, doing.words),
         ));
     }
+    if let Some(holder) = &report.waiting {
+        lines.push(words::line("waits", &words::fair().for_stdout(), &format!("for {holder}")));
+    }
     if let Some(question) = &report.question {
         lines.push(words::line(
             "asks",
@@ -225,20 +278,29 @@ pub(super) async fn cancel(global: &Global, args: &CancelRun) -> Result<u8, RunE
     let line = serde_json::to_string(&wish).unwrap_or_default() + "\n";
     writer.write_all(line.as_bytes()).await.map_err(no_answer)?;
     let mut lines = BufReader::new(reader).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        match serde_json::from_str(&line) {
+    // Whoever comes is told at once what there has been.
+    let first = tokio::time::timeout(ANSWER, lines.next_line()).await;
+    let mut line = first.map_err(|late| no_answer(late.into()))?;
+    let mut stops_later = false;
+    while let Ok(Some(text)) = line {
+        match serde_json::from_str(&text) {
             Ok(News::Event { event: Event::Cancelling { .. }, .. }) if !args.now => {
-                output::print(&format!(
-                    "run {run} stops when the stage in progress is done; --now does not wait\n"
-                ));
-                return Ok(exit::OK);
+                stops_later = true;
+                break;
             }
             Ok(News::Ended(_)) => break,
             _ => {}
         }
+        line = lines.next_line().await;
     }
     let state = view.report(&SystemClock).state;
-    output::print(&format!("run {run} is {}\n", word(state)));
+    output::result(global.format, &json!({ "run": run, "state": state }), |_| {
+        if stops_later {
+            format!("run {run} stops when the stage in progress is done; --now does not wait\n")
+        } else {
+            format!("run {run} is {}\n", word(state))
+        }
+    });
     Ok(exit::OK)
 }
 
@@ -259,7 +321,7 @@ pub(super) async fn logs(global: &Global, args: &Logs) -> Result<u8, RunError> {
             Ok(exit::OK)
         }
         None => Err(RunError::NoLog {
-            stage: args.stage.as_ref().map_or("of any name".to_owned(), ToString::to_string),
+            stage: args.stage.as_ref().map(ToString::to_string),
             run: view.name(),
             known: known().map(|stage| stage.stage.to_string()).collect(),
         }),
@@ -274,6 +336,7 @@ async fn follow_all(view: &RunView) -> Result<u8, RunError> {
         let stages = report.record.stages.iter().filter(|stage| stage.state != StageState::Hit);
         let next = stages.map(|stage| &stage.stage).find(|stage| !told.contains(stage)).cloned();
         match next {
+            _ if output::is_lost() => return Ok(exit::OK),
             Some(stage) => {
                 output::tell(&words::line("log", &words::faint(), stage.as_str()));
                 print_log(view, &stage, true).await;
@@ -308,7 +371,7 @@ async fn print_log(view: &RunView, stage: &StageName, follow: bool) {
             copy(&mut file);
             opened = Some((file, inode));
         }
-        if !(follow && runs) {
+        if !(follow && runs) || output::is_lost() {
             return;
         }
         tokio::time::sleep(PAUSE).await;
@@ -326,7 +389,9 @@ fn copy(file: &mut File) {
     let is_terminal = std::io::stdout().is_terminal();
     let mut bytes = vec![0; PIECE];
     let mut rest: Vec<u8> = Vec::new();
-    while let Ok(count @ 1..) = file.read(&mut bytes) {
+    while let Ok(count @ 1..) = file.read(&mut bytes)
+        && !output::is_lost()
+    {
         if !is_terminal {
             output::print_bytes(&bytes[..count]);
             continue;

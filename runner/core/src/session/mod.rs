@@ -54,13 +54,18 @@ pub struct Problem {
 }
 
 /// What a viewer tells the supervisor, as a JSON value a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wish {
     /// A person is there who can answer questions.
     Present,
-    /// The answer to the question that was asked last.
-    Answer(bool),
+    /// The answer to a question.
+    Answer {
+        /// The question, as it was asked: another may be open by now.
+        question: String,
+        /// Whether it is to be done.
+        yes: bool,
+    },
     /// Stop at the next safe point.
     Stop,
     /// Stop now.
@@ -81,7 +86,9 @@ mod tests {
             assert!(!line.contains('\n'), "{line}");
             assert_eq!(serde_json::from_str::<News>(&line).unwrap(), news);
         }
-        for wish in [Wish::Present, Wish::Answer(true), Wish::Stop, Wish::StopNow] {
+        for wish in
+            [Wish::Present, Wish::Answer { question: "again?".into(), yes: true }, Wish::Stop, Wish::StopNow]
+        {
             let line = serde_json::to_string(&wish).unwrap();
             assert_eq!(serde_json::from_str::<Wish>(&line).unwrap(), wish);
         }

@@ -279,7 +279,7 @@ impl Build {
     pub(super) fn wanted_stages(&self) -> Result<Vec<Stage>, RunError> {
         let stages = &self.project.pipeline.stages;
         let Some(until) = &self.options.until else { return Ok(stages.clone()) };
-        let mut wanted = vec![self.named(until)?.name.clone()];
+        let mut wanted = vec![self.project.stage(until)?.name.clone()];
         while let Some(parent) =
             wanted.last().and_then(|name| self.project.pipeline.stage(name.as_str())?.parent.clone())
         {
@@ -292,7 +292,7 @@ impl Build {
     pub(super) fn forced(&self, stages: &[Stage]) -> Result<BTreeSet<StageName>, RunError> {
         let mut forced = BTreeSet::new();
         if let Some(from) = &self.options.from {
-            forced.insert(self.named(from)?.name.clone());
+            forced.insert(self.project.stage(from)?.name.clone());
         }
         add_descendants(&mut forced, stages);
         // What has been made anew for its own sake is not made again in a later round.
@@ -301,14 +301,6 @@ impl Build {
         add_descendants(&mut distrusted, stages);
         forced.extend(distrusted);
         Ok(forced)
-    }
-
-    fn named(&self, name: &StageName) -> Result<&Stage, RunError> {
-        self.project.pipeline.stage(name.as_str()).ok_or_else(|| {
-            let names = self.project.pipeline.stages.iter().map(|stage| stage.name.as_str());
-            let meant = isokiln_core::suggest::nearest(name.as_str(), names).map(str::to_owned);
-            RunError::NoSuchStage { given: name.to_string(), meant }
-        })
     }
 
     pub(super) fn kind(&self, stage: &Stage) -> Option<&Kind> {

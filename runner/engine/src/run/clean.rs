@@ -12,8 +12,9 @@ use isokiln_core::names::RunId;
 use serde::Serialize;
 
 use super::error::RunError;
-use super::home::Home;
+use super::home::{Home, begun};
 use super::session::Session;
+use super::unfinished::left;
 use crate::sandbox::Sandbox;
 use crate::sandbox::docker::{
     BuilderDefinition, DockerSandbox, Engine, builder_images, orphaned_volumes, remove_builder_image, sweep,
@@ -66,8 +67,14 @@ impl Session {
         if let Some(home) = &home {
             let volume = home.volume();
             if volume.exists(&engine).await.map_err(RunError::sandbox(failed()))? {
-                volume.remove(&engine).await.map_err(RunError::sandbox(failed()))?;
-                report.volumes.push(volume.name().to_owned());
+                // A boot test needs no lock.
+                if volume.remove_unused(&engine).await.map_err(RunError::sandbox(failed()))? {
+                    report.volumes.push(volume.name().to_owned());
+                } else {
+                    let name = volume.name();
+                    self.events
+                        .warn(format!("volume {name} is in use and stays; isokiln runs lists what runs"));
+                }
             }
         }
         if all {
@@ -78,7 +85,20 @@ impl Session {
                 }
             }
             if let Some(home) = &home {
-                for path in home.own() {
+                let _none_begins = home.runs().exists().then(|| home.hold_runs()).transpose()?;
+                let living = home.living_runs();
+                for run in &living {
+                    self.events.warn(format!("run {run} goes on, and its folder stays"));
+                }
+                // Those who wait for this lock have a folder already.
+                let own = home.own().flat_map(|path| {
+                    if path == home.runs() && !living.is_empty() { home.run_folders() } else { vec![path] }
+                });
+                let is_needed = |path: &Path| {
+                    let run = path.file_name().and_then(|name| name.to_str()?.parse::<RunId>().ok());
+                    path.parent() == Some(&home.runs()) && run.is_some_and(|run| living.contains(&run))
+                };
+                for path in own.filter(|path| !is_needed(path)) {
                     let is_folder = path.symlink_metadata().is_ok_and(|facts| facts.is_dir());
                     let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                     removed.map_err(|source| RunError::Folder { path: path.clone(), source })?;
@@ -115,7 +135,7 @@ impl Session {
             store.collect(rule, dry_run).map_err(RunError::store("the store cannot be collected"))?;
         let checkpoints = store.kept_by(rule).map_err(RunError::store("the store cannot be read"))?;
         let needed: BTreeSet<DiffId> = checkpoints.iter().flat_map(Checkpoint::diff_ids).collect();
-        let engine_bytes = self.collect_in_engine(home, &needed, dry_run).await?;
+        let engine_bytes = self.collect_in_engine(home, &needed, &runs, dry_run).await?;
         Ok(Collected { store: report, runs, run_bytes, engine_bytes })
     }
 
@@ -124,6 +144,7 @@ impl Session {
         &self,
         home: &Home,
         needed: &BTreeSet<DiffId>,
+        gone: &[String],
         dry_run: bool,
     ) -> Result<Option<u64>, RunError> {
         let Ok(engine) = Engine::connect().await else { return Ok(None) };
@@ -135,11 +156,14 @@ impl Session {
             return Ok(None);
         };
         let sandbox = DockerSandbox::new(engine, image.name, volume, run);
-        let living = home.living_runs();
+        // What a stage has left that failed stays until the next build, for isokiln shell.
+        let is_gone = |run: &RunId| gone.iter().any(|folder| folder.ends_with(&format!("/{run}")));
+        let failed_stages = left(home).into_iter().map(|left| left.run).filter(|run| !is_gone(run));
+        let kept = home.living_runs().into_iter().chain(failed_stages).collect();
         let collected = async {
-            let bytes = sandbox.weigh(&living, needed).await?;
+            let bytes = sandbox.weigh(&kept, needed).await?;
             if !dry_run {
-                sandbox.keep_only(&living, Some(needed)).await?;
+                sandbox.keep_only(&kept, Some(needed)).await?;
             }
             Ok(bytes)
         }
@@ -183,10 +207,8 @@ pub(super) fn collect_runs(
     let (mut gone, mut bytes) = (Vec::new(), 0);
     for folder in old {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let began = jiff::fmt::strtime::parse("%Y%m%d-%H%M%S", name.get(..15).unwrap_or_default());
-        let began = began.and_then(|time| time.to_datetime()).and_then(|time| time.in_tz("UTC"));
         let is_young =
-            matches!((began, rule.since), (Ok(began), Some(since)) if began.timestamp().as_second() >= since);
+            matches!((begun(&name), rule.since), (Some(began), Some(since)) if began.as_second() >= since);
         if is_young || living.iter().any(|run| run.as_str() == name) {
             continue;
         }

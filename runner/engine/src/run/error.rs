@@ -268,10 +268,10 @@ pub enum RunError {
         how: String,
     },
     /// A stage on the command line has no log in the run.
-    #[error("stage {stage} has not run in run {run}")]
+    #[error("{} has run in run {run}{}", stage.as_ref().map_or("no stage".to_owned(), |stage| format!("no stage {stage}")), if known.is_empty() { ": it found all checkpoints, or has not come to them" } else { "" })]
     NoLog {
-        /// The stage.
-        stage: String,
+        /// The stage, if one was named.
+        stage: Option<String>,
         /// The run.
         run: String,
         /// Stages that have.
@@ -405,6 +405,9 @@ impl RunError {
             Self::NoSuchRun { known, .. } if known.is_empty() => None,
             Self::NoSuchRun { known, .. } => Some(format!("valid: {}", known[..known.len().min(5)].join(", "))),
             Self::NotRunning { .. } => Some("isokiln runs lists them all".to_owned()),
+            Self::NoAnswer { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("it is another user's; ask that user, or become root".to_owned())
+            }
             Self::NoAnswer { pid: Some(pid), .. } => {
                 Some(format!("its process is {pid}; kill -TERM {pid} asks it to stop at once"))
             }
@@ -412,6 +415,9 @@ impl RunError {
                 "build again: it removes what is left and goes on from the last checkpoint; isokiln runs says what became of the run"
                     .to_owned(),
             ),
+            Self::NoLog { known, .. } if known.is_empty() => {
+                Some("isokiln logs --run RUN prints those of an earlier run; isokiln runs lists them".to_owned())
+            }
             Self::NoLog { known, .. } => Some(format!("valid: {}", known.join(", "))),
             Self::SameArtifact { .. } => {
                 Some("give one of them another name; the kind iso has the option name for that".to_owned())

@@ -139,8 +139,14 @@ impl Home {
     pub fn new_run(&self, clock: &dyn Clock) -> Result<RunFolder, RunError> {
         let runs = self.runs();
         let failed = |path: &Path, source| RunError::Folder { path: path.to_owned(), source };
-        fs::create_dir_all(&runs).map_err(|source| failed(&runs, source))?;
-        let _nobody_counts_runs = self.hold_runs()?;
+        let _nobody_counts_runs = loop {
+            fs::create_dir_all(&runs).map_err(|source| failed(&runs, source))?;
+            let guard = self.hold_runs()?;
+            // `clean --all` may have removed it a moment ago.
+            if guard.is_of(&runs) {
+                break guard;
+            }
+        };
         let mut now = i128::try_from(clock.nanoseconds()).unwrap_or(0);
         loop {
             let time = jiff::Timestamp::from_nanosecond(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
@@ -188,11 +194,20 @@ impl Home {
     /// Folders of all runs, oldest first.
     pub fn run_folders(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.runs()) else { return Vec::new() };
-        let mut folders: Vec<_> =
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        let is_run = |entry: &fs::DirEntry| {
+            entry.file_name().to_str().is_some_and(|name| begun(name).is_some()) && entry.path().is_dir()
+        };
+        let mut folders: Vec<_> = entries.flatten().filter(is_run).map(|entry| entry.path()).collect();
         folders.sort();
         folders
     }
+}
+
+/// When a run began, going by its id; absent where this is none.
+pub(super) fn begun(id: &str) -> Option<jiff::Timestamp> {
+    let time = jiff::fmt::strtime::parse("%Y%m%d-%H%M%S", id.get(..15)?).ok()?;
+    let time = time.to_datetime().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(time.timestamp())
 }
 
 /// Writes a file so that whoever reads it meanwhile finds the old one or the new one, whole.
@@ -268,5 +283,19 @@ impl RunFolder {
 
     pub(super) fn error(&self, path: &Path, source: std::io::Error) -> RunError {
         RunError::Folder { path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_a_run_tells_when_it_began() {
+        let time = |id| begun(id).map(|time| time.to_string());
+        assert_eq!(time("20261129-080416-c26d").as_deref(), Some("2026-11-29T08:04:16Z"));
+        for other in ["", "notes", "20261329-080416-c26d", "20261129", "gc", "20261129-0804"] {
+            assert_eq!(time(other), None, "{other}");
+        }
     }
 }

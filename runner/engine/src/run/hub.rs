@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,7 +46,7 @@ struct Shared {
     wishes: mpsc::UnboundedSender<Wish>,
     /// Whether somebody could answer a question.
     has_person: AtomicBool,
-    question: Mutex<Option<oneshot::Sender<bool>>>,
+    question: Mutex<Option<(String, oneshot::Sender<bool>)>>,
 }
 
 /// A run's socket; closed and removed when dropped.
@@ -115,13 +116,13 @@ impl Hub {
         mut live: broadcast::Receiver<Arc<str>>,
     ) -> io::Result<()> {
         let (reader, mut writer) = stream.into_split();
-        let hearing = async {
+        let mut hearing = pin!(async {
             let mut wishes = BufReader::new(reader).lines();
             while let Some(line) = wishes.next_line().await? {
                 self.heard(&line);
             }
             Ok(())
-        };
+        });
         let telling = async {
             let mut told = 0;
             loop {
@@ -134,6 +135,8 @@ impl Hub {
                     return writer.shutdown().await;
                 }
                 tokio::select! {
+                    // A line for the eye comes after what was recorded before it.
+                    biased;
                     changed = grown.changed() => if changed.is_err() { return Ok(()) },
                     line = live.recv() => if let Ok(line) = line {
                         writer.write_all(line.as_bytes()).await?;
@@ -142,9 +145,14 @@ impl Hub {
             }
         };
         // Heard also while it is not keeping up.
-        tokio::select! {
-            ended = hearing => ended,
+        let told = tokio::select! {
+            ended = &mut hearing => return ended,
             ended = telling => ended,
+        };
+        match told {
+            Ok(()) => Ok(()),
+            // What it wished before it left counts.
+            Err(_) => hearing.await,
         }
     }
 
@@ -159,10 +167,12 @@ impl Hub {
     fn heard(&self, line: &str) {
         match serde_json::from_str(line) {
             Ok(Wish::Present) => self.0.has_person.store(true, Ordering::Release),
-            Ok(Wish::Answer(answer)) => {
-                let asked = self.0.question.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Ok(Wish::Answer { question, yes }) => {
+                let mut asked = self.0.question.lock().unwrap_or_else(PoisonError::into_inner);
                 // A question that was withdrawn needs no answer.
-                asked.map(|asked| asked.send(answer));
+                if let Some((_, sender)) = asked.take_if(|(asked, _)| *asked == question) {
+                    let _ = sender.send(yes);
+                }
             }
             Ok(wish @ (Wish::Stop | Wish::StopNow)) => drop(self.0.wishes.send(wish)),
             Err(error) => tracing::warn!("a viewer said what is not understood: {error}"),
@@ -202,12 +212,12 @@ impl Reporter for Hub {
 /// is.
 #[async_trait]
 impl Consent for Hub {
-    async fn ask(&self, _question: &str) -> Option<bool> {
+    async fn ask(&self, question: &str) -> Option<bool> {
         if !self.0.has_person.load(Ordering::Acquire) {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
-        *self.0.question.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self.0.question.lock().unwrap_or_else(PoisonError::into_inner) = Some((question.to_owned(), sender));
         receiver.await.ok()
     }
 }
@@ -350,13 +360,11 @@ mod tests {
         while hub.0.question.lock().unwrap().is_none() {
             tokio::task::yield_now().await;
         }
-        theirs.write_all(say(Wish::Answer(true)).as_bytes()).await.unwrap();
+        let answer = |question: &str, yes| say(Wish::Answer { question: question.to_owned(), yes });
+        theirs.write_all((answer("other?", false) + &answer("again?", true)).as_bytes()).await.unwrap();
         assert_eq!(asking.await.unwrap(), Some(true));
         // An answer to nothing.
-        theirs
-            .write_all(format!("{}{}", say(Wish::Answer(true)), say(Wish::StopNow)).as_bytes())
-            .await
-            .unwrap();
+        theirs.write_all((answer("again?", true) + &say(Wish::StopNow)).as_bytes()).await.unwrap();
         assert_eq!(wished.recv().await, Some(Wish::StopNow));
     }
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use isokiln_core::diagnostic::{Diagnostic, Diagnostics};
 use isokiln_core::digest::Digest;
-use isokiln_core::pipeline::{Pipeline, Vocabulary};
+use isokiln_core::names::StageName;
+use isokiln_core::pipeline::{Pipeline, Stage, Vocabulary};
+use isokiln_core::suggest::nearest;
 
 use super::boot_test::have_machines;
 use super::error::{RunError, sibling_like};
@@ -80,6 +82,15 @@ impl Project {
             }
         }
         out
+    }
+
+    /// The stage of this name.
+    pub fn stage(&self, name: &StageName) -> Result<&Stage, RunError> {
+        self.pipeline.stage(name.as_str()).ok_or_else(|| {
+            let names = self.pipeline.stages.iter().map(|stage| stage.name.as_str());
+            let meant = nearest(name.as_str(), names).map(str::to_owned);
+            RunError::NoSuchStage { given: name.to_string(), meant }
+        })
     }
 
     /// A path of the pipeline file, on this machine.

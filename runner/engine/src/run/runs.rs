@@ -43,16 +43,14 @@ pub struct RunReport {
     pub pid: Option<u32>,
     /// When it began, in UTC (RFC 3339).
     pub started: Option<String>,
-    /// Seconds since it began, as long as it runs; of one that is over, see the record.
-    #[serde(skip)]
-    pub seconds: f64,
     /// Where the command was started.
     pub place: Option<Place>,
     /// Whether the build is the command's own process.
     pub foreground: bool,
     /// Its folder.
+    #[serde(serialize_with = "lossily")]
     pub folder: PathBuf,
-    /// What it came to so far.
+    /// What it came to so far. Of a run that goes on, `seconds` is how long it has.
     #[serde(flatten)]
     pub record: RunRecord,
     /// All its stages, in order.
@@ -61,6 +59,8 @@ pub struct RunReport {
     pub doing: Vec<Doing>,
     /// What a person is asked.
     pub question: Option<String>,
+    /// What it waits for: whoever writes to the same store, say.
+    pub waiting: Option<String>,
 }
 
 /// Something that a run does at the moment.
@@ -185,31 +185,31 @@ impl RunView {
         let (mut started, mut place, mut foreground, mut planned) = (None, None, false, Vec::new());
         let mut doing: Vec<(String, String)> = Vec::new();
         let mut words: Vec<(String, String)> = Vec::new();
-        let mut question = None;
+        let (mut question, mut waiting): (Option<(StageName, String)>, _) = (None, None);
         for Recorded { time, event } in self.recorded() {
             record.absorb(&event);
             let ended =
                 |doing: &mut Vec<(String, String)>, name: &str| doing.retain(|(other, _)| other != name);
+            // Whatever a stage does next, it asks no more.
+            if !matches!(event, Event::Asking { .. } | Event::Note { .. } | Event::Warning { .. }) {
+                question = question.filter(|(asking, _)| event.stage() != Some(asking));
+            }
+            if !matches!(event, Event::Note { .. } | Event::Warning { .. } | Event::Cancelling { .. }) {
+                waiting = None;
+            }
             match event {
                 Event::RunStarted { place: of, foreground: is_foreground, stages, .. } => {
                     (started, place, foreground, planned) = (Some(time), of, is_foreground, stages);
                 }
-                Event::StageStarted { stage, .. } => {
-                    question = None;
-                    doing.push((stage.to_string(), time));
-                }
+                Event::StageStarted { stage, .. } => doing.push((stage.to_string(), time)),
                 Event::StageProgress { stage, text } | Event::Note { stage: Some(stage), text } => {
                     words.push((stage.to_string(), text))
                 }
-                Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } => {
-                    question = None;
-                    ended(&mut doing, stage.as_str());
-                }
-                Event::StageRecovering { stage, .. } => {
-                    question = None;
-                    ended(&mut doing, stage.as_str());
-                }
-                Event::Asking { question: asked, .. } => question = Some(asked),
+                Event::StageFinished { stage, .. }
+                | Event::StageFailed { stage, .. }
+                | Event::StageRecovering { stage, .. } => ended(&mut doing, stage.as_str()),
+                Event::Asking { stage, question: asked } => question = Some((stage, asked)),
+                Event::Waiting { holder } => waiting = Some(holder),
                 Event::BootStarted { profile, .. } => doing.push((profile.to_string(), time)),
                 Event::BootPhase { profile, phase, .. } => {
                     words.push((profile.to_string(), phase.name().to_owned()))
@@ -232,7 +232,9 @@ impl RunView {
             let since = time.parse::<jiff::Timestamp>().unwrap_or(now);
             now.duration_since(since).as_secs_f64().max(0.0)
         };
-        let seconds = started.as_deref().map(since).unwrap_or_default();
+        if is_running {
+            record.seconds = started.as_deref().map(since).unwrap_or_default();
+        }
         let doing = doing.into_iter().filter(|_| is_running).map(|(name, began)| {
             let latest = words.iter().rev().find(|(other, _)| *other == name).map(|(_, words)| words.clone());
             let words = latest.or_else(|| last_line(&self.log(&name.parse().ok()?))).unwrap_or_default();
@@ -241,14 +243,14 @@ impl RunView {
         RunReport {
             state,
             pid: self.process().filter(|_| is_running),
-            seconds,
             started,
             place,
             foreground,
             folder: self.folder.clone(),
             planned,
             doing: doing.collect(),
-            question: question.filter(|_| is_running),
+            question: question.filter(|_| is_running).map(|(_, question)| question),
+            waiting: waiting.filter(|_| is_running),
             record,
         }
     }
@@ -265,6 +267,11 @@ impl RunView {
             last(Some(StageState::Started)).or_else(|| last(Some(StageState::Failed))).or_else(|| last(None));
         found.map(|stage| stage.stage.clone())
     }
+}
+
+/// JSON knows no paths that are not UTF-8.
+fn lossily<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// The last line of a log that holds anything.

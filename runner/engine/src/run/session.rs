@@ -96,8 +96,8 @@ impl Session {
         };
         let engine = self.engine().await?;
         if options.parallel.is_none() {
-            let facts =
-                engine.facts().await.map_err(RunError::sandbox("the engine does not describe itself"))?;
+            let facts = self.until_cancelled(engine.facts()).await?;
+            let facts = facts.map_err(RunError::sandbox("the engine does not describe itself"))?;
             options.parallel = Some(Budget::new(facts.cpus, facts.memory).stages());
         }
         let home = &Home::open(root)?;
@@ -271,14 +271,15 @@ impl Session {
 
     /// The engine, which most commands need.
     pub(super) async fn engine(&self) -> Result<Engine, RunError> {
-        Engine::connect().await.map_err(RunError::sandbox("isokiln needs a container engine"))
+        let connected = self.until_cancelled(Engine::connect()).await?;
+        connected.map_err(RunError::sandbox("isokiln needs a container engine"))
     }
 
     /// Waits for the right to write to the folder's store, unless the user wishes to stop.
     pub(super) async fn lock(&self, home: &Home, writer: Writer) -> Result<WriterLock, RunError> {
         let (home, events) = (home.clone(), self.events.clone());
         let lock = tokio::task::spawn_blocking(move || {
-            home.lock(&writer, |holder| events.warn(format!("waiting for {holder}")))
+            home.lock(&writer, |holder| events.emit(Event::Waiting { holder: holder.to_owned() }))
         });
         self.until_cancelled(lock)
             .await?
@@ -312,8 +313,8 @@ impl Session {
 
     /// Removes what killed processes have left.
     pub(super) async fn sweep(&self, engine: &Engine, home: &Home) -> Result<(), RunError> {
-        let gone =
-            sweep(engine).await.map_err(RunError::sandbox("what earlier runs left cannot be removed"))?;
+        let gone = self.until_cancelled(sweep(engine)).await?;
+        let gone = gone.map_err(RunError::sandbox("what earlier runs left cannot be removed"))?;
         for leftover in gone {
             self.events.warn(format!("removed {} {} of a run that was killed", leftover.kind, leftover.name));
         }

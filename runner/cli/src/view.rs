@@ -93,7 +93,7 @@ pub(crate) async fn watch(
                     Err(error) => tracing::debug!("not understood: {error}: {line}"),
                 },
             },
-            Some((question, yes)) = viewer.answers.1.recv() => viewer.wish(Wish::Answer { question, yes }).await,
+            Some(answer) = viewer.answers.1.recv() => viewer.wish(answer).await,
             signal = signals.next() => match (signal, purpose) {
                 (Caught::HangUp, _) => break End::Left(HUNG_UP),
                 (Caught::Quit, _) | (_, Purpose::Look) => break End::Left(exit::OK),
@@ -119,7 +119,7 @@ struct Viewer<'t> {
     is_stopping: bool,
     /// The stage that a question is about, and who asks it.
     asking: Option<(StageName, JoinHandle<()>)>,
-    answers: (mpsc::Sender<(String, bool)>, mpsc::Receiver<(String, bool)>),
+    answers: (mpsc::Sender<Wish>, mpsc::Receiver<Wish>),
 }
 
 impl<'t> Viewer<'t> {
@@ -161,8 +161,8 @@ impl<'t> Viewer<'t> {
             let (consent, question, answers) =
                 (self.consent.clone(), question.clone(), self.answers.0.clone());
             let asking = tokio::spawn(async move {
-                if let Some(answer) = consent.ask(&question).await {
-                    let _ = answers.send((question, answer)).await;
+                if let Some(yes) = consent.ask(&question).await {
+                    let _ = answers.send(Wish::Answer { question, yes }).await;
                 }
             });
             self.asking = Some((stage.clone(), asking));

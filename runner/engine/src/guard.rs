@@ -1,7 +1,7 @@
 //! Folders that one process at a time changes. The locks are the kernel's: they end with their process, however
 //! that ends, and there is nothing to remove by hand.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -24,11 +24,7 @@ impl FolderGuard {
 
     /// Whether this is still what is found by that path.
     pub(crate) fn is_of(&self, folder: &Path) -> bool {
-        let identity = |facts: std::fs::Metadata| (facts.dev(), facts.ino());
-        match (self.folder.metadata(), folder.metadata()) {
-            (Ok(held), Ok(named)) => identity(held) == identity(named),
-            _ => false,
-        }
+        has_name(&self.folder, folder)
     }
 
     /// Whether somebody has the folder now. One that is gone, or that cannot be looked at, nobody has.
@@ -36,6 +32,15 @@ impl FolderGuard {
         // Shared, so that two who ask at the same time do not take each other for the holder.
         let asked = File::open(folder).map(|file| file.try_lock_shared());
         matches!(asked, Ok(Err(TryLockError::WouldBlock)))
+    }
+}
+
+/// Whether an opened file or folder is still what is found by that path: a lock on one that is not keeps nobody out.
+pub(crate) fn has_name(file: &File, path: &Path) -> bool {
+    let identity = |facts: Metadata| (facts.dev(), facts.ino());
+    match (file.metadata(), path.metadata()) {
+        (Ok(held), Ok(named)) => identity(held) == identity(named),
+        _ => false,
     }
 }
 

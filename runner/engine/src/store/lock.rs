@@ -5,12 +5,12 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use isokiln_core::names::PipelineName;
 
 use super::{IoContext, StoreError};
+use crate::guard::has_name;
 
 /// The file that all writers lock: builds together, others alone.
 const ALL: &str = "lock";
@@ -154,14 +154,6 @@ fn in_words(holder: Option<(u32, String)>) -> String {
     match holder {
         Some((pid, purpose)) => format!("process {pid}, which writes to the same store ({purpose})"),
         None => "another process, which writes to the same store".to_owned(),
-    }
-}
-
-fn has_name(file: &File, path: &Path) -> bool {
-    let identity = |facts: fs::Metadata| (facts.dev(), facts.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(held), Ok(named)) => identity(held) == identity(named),
-        _ => false,
     }
 }
 

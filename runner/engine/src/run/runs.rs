@@ -285,3 +285,42 @@ fn last_line(path: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&bytes).into_owned();
     text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::SystemClock;
+    use super::*;
+
+    /// What is reported of a run that lives and has recorded these events.
+    fn report(events: &[&str]) -> RunReport {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = events.iter().map(|event| {
+            let (head, rest) = event.split_once(' ').unwrap_or((event, ""));
+            format!("{{\"time\":\"2026-11-29T08:00:00Z\",\"event\":\"{head}\"{rest}}}\n")
+        });
+        fs::write(folder.path().join("events.jsonl"), lines.collect::<String>()).unwrap();
+        let _life = FolderGuard::take(folder.path()).unwrap();
+        RunView { folder: folder.path().to_owned() }.report(&SystemClock)
+    }
+
+    #[test]
+    fn a_question_stays_until_its_own_stage_goes_on() {
+        const ASKED: &str = r#"asking ,"stage":"one","question":"again?""#;
+        const OTHER: &str = r#"stage-progress ,"stage":"two","text":"works""#;
+        const NOTE: &str = r#"note ,"stage":"one","text":"a hook says so""#;
+        const AGAIN: &str = r#"stage-started ,"stage":"one","changed":[]"#;
+        assert_eq!(report(&[ASKED, OTHER, NOTE]).question.as_deref(), Some("again?"));
+        assert_eq!(report(&[ASKED, OTHER, AGAIN]).question, None);
+        assert_eq!(report(&[AGAIN, ASKED]).question.as_deref(), Some("again?"));
+    }
+
+    #[test]
+    fn a_run_waits_until_anything_else_happens() {
+        const WAITING: &str = r#"waiting ,"holder":"process 1""#;
+        const WARNING: &str = r#"warning ,"stage":null,"text":"a hook says so""#;
+        const STOPPING: &str = r#"cancelling ,"gracefully":true"#;
+        const WORKING: &str = r#"working ,"text":"planning""#;
+        assert_eq!(report(&[WAITING, WARNING, STOPPING]).waiting.as_deref(), Some("process 1"));
+        assert_eq!(report(&[WAITING, WORKING]).waiting, None);
+    }
+}

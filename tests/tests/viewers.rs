@@ -129,6 +129,9 @@ fn what_only_looks_ends_when_nobody_reads_it_any_more() {
     }
     project.isokiln(&["cancel", "--now"]).expect_code(0);
     running.wait().expect_code(130);
+    // How the run has ended is told by the exit code all the same.
+    let script = "\"$0\" attach --format json | head --lines=1; exit ${PIPESTATUS[0]}";
+    Finished::of(&mut shell(&project, script)).expect_code(130);
 }
 
 #[test]
@@ -186,8 +189,18 @@ fn a_pipeline_on_standard_input_is_built_by_the_process_that_has_it() {
     for file in ["/dev/stdin", "/proc/self/fd/0"] {
         let script = format!("\"$0\" build {file} --no-test <pipeline.toml");
         let told = Finished::of(&mut shell(&project, &script)).expect_code(2);
-        told.says(file).never_says("supervisor");
+        told.says(file).says("nothing").never_says("supervisor");
     }
+}
+
+#[test]
+fn results_for_what_only_this_process_has_open_are_written_by_it() {
+    let project = Project::tiny("");
+    let script = "\"$0\" build pipeline.toml --no-test --detach --junit /dev/stdout | cat";
+    let told = Finished::of(&mut shell(&project, script)).expect_code(0);
+    told.says("--detach does nothing: no other process can open /dev/stdout")
+        .says("the run is this process")
+        .prints("<testsuites ");
 }
 
 #[test]

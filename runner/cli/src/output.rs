@@ -10,6 +10,7 @@ use isokiln_core::session::Problem;
 use isokiln_engine::definition::DefinitionError;
 use isokiln_engine::kinds::KindError;
 use isokiln_engine::run::RunError;
+use nix::errno::Errno;
 use serde::Serialize;
 use serde_json::json;
 
@@ -37,20 +38,37 @@ pub(crate) fn print(text: &str) {
 /// The same for somebody else's output as it is.
 pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
-    note_loss(stdout.write_all(bytes).and_then(|()| stdout.flush()));
+    STDOUT.note(stdout.write_all(bytes).and_then(|()| stdout.flush()));
 }
 
-static IS_LOST: AtomicBool = AtomicBool::new(false);
+/// Whether a stream's reader has left: what is done only to be looked at can end then.
+pub(crate) struct Reader(AtomicBool);
 
-fn note_loss(written: io::Result<()>) {
-    if written.is_err() {
-        IS_LOST.store(true, Ordering::Relaxed);
+/// Who reads standard output.
+pub(crate) static STDOUT: Reader = Reader(AtomicBool::new(false));
+/// Who reads standard error.
+pub(crate) static STDERR: Reader = Reader(AtomicBool::new(false));
+
+impl Reader {
+    /// Who reads what is told of a run.
+    pub(crate) fn of(format: Format) -> &'static Self {
+        match format {
+            Format::Json => &STDOUT,
+            Format::Text => &STDERR,
+        }
     }
-}
 
-/// Whether something was printed that nobody reads any more: what is done only to be looked at can end.
-pub(crate) fn is_lost() -> bool {
-    IS_LOST.load(Ordering::Relaxed)
+    /// Whether something was written that nobody reads: the pipe, or the terminal, is closed.
+    pub(crate) fn has_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, written: io::Result<()>) {
+        let closed = [Errno::EPIPE, Errno::EIO].map(|errno| Some(errno as i32));
+        if written.is_err_and(|error| closed.contains(&error.raw_os_error())) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Prints what is wrong with the command line, or the help that was asked for; gives the exit code.
@@ -79,7 +97,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 pub(crate) fn tell(text: &str) {
     let mut stderr = io::stderr().lock();
     // The line as a whole, so that no other program's output comes in between.
-    note_loss(stderr.write_all(format!("{text}\n").as_bytes()));
+    STDERR.note(stderr.write_all(format!("{text}\n").as_bytes()));
 }
 
 /// An error in all that can be told of it.

@@ -25,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 pub(crate) struct Terminal {
     format: Format,
     /// What a person here can do to stop at once what is stopping already.
-    stop_now: Option<&'static str>,
+    stop_now: Option<String>,
     state: Mutex<State>,
 }
 
@@ -53,7 +53,7 @@ struct Current {
 }
 
 impl Terminal {
-    pub(crate) fn new(format: Format, stop_now: Option<&'static str>) -> Self {
+    pub(crate) fn new(format: Format, stop_now: Option<String>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let state = State {
             at: 0.0,
@@ -69,6 +69,15 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    /// Ends the line that lives: nothing more is told here.
+    pub(crate) fn rest(&self) {
+        if let Ok(mut state) = self.state.lock() {
+            state.end();
+        }
+    }
+}
+
 impl Reporter for Terminal {
     fn event(&self, event: &Event, at: f64) {
         if self.format == Format::Json && !event.is_ephemeral() {
@@ -77,7 +86,7 @@ impl Reporter for Terminal {
         if let Ok(mut state) = self.state.lock() {
             state.at = at;
             state.tell(event);
-            if let (Event::Cancelling { gracefully: true }, Some(way)) = (event, self.stop_now) {
+            if let (Event::Cancelling { gracefully: true }, Some(way)) = (event, &self.stop_now) {
                 state.say(&line("", &faint(), &format!("{way} stops it now")));
             }
         }

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::args::Format;
 use crate::consent::AtTerminal;
 use crate::output;
 use crate::reporter::Terminal;
@@ -64,6 +65,7 @@ pub(crate) async fn watch(
     stream: StdStream,
     mut signals: Signals,
     terminal: &Terminal,
+    format: Format,
     purpose: Purpose,
 ) -> Result<Seen, RunError> {
     let lost = |source| RunError::NoAnswer { run: String::new(), pid: None, source };
@@ -83,7 +85,7 @@ pub(crate) async fn watch(
                     Ok(News::Event { at, event }) => {
                         let begins = matches!(event, Event::RunStarted { .. });
                         viewer.event(&event, at);
-                        let is_unseen = purpose == Purpose::Look && output::is_lost();
+                        let is_unseen = purpose == Purpose::Look && output::Reader::of(format).has_left();
                         if begins && purpose == Purpose::Begin || is_unseen {
                             break End::Left(exit::OK);
                         }
@@ -158,6 +160,10 @@ impl<'t> Viewer<'t> {
             asking.abort();
         }
         if let Event::Asking { stage, question } = event {
+            // One question is open at a time.
+            if let Some((_, old)) = self.asking.take() {
+                old.abort();
+            }
             let (consent, question, answers) =
                 (self.consent.clone(), question.clone(), self.answers.0.clone());
             let asking = tokio::spawn(async move {

@@ -25,7 +25,16 @@ pub(super) async fn run(global: &Global, args: Build, viewer: Option<StdStream>)
         project.stage(stage)?;
     }
     let place = super::place();
-    if args.foreground || place.stays_in_foreground() || !can_be_read_again(&args.file) {
+    let only_here = [Some(&args.file), args.junit.as_ref()].into_iter().flatten().find(|path| is_own(path));
+    let only_here = only_here.or_else(|| Some(&args.file).filter(|file| !file.is_file()));
+    if args.foreground || place.stays_in_foreground() || only_here.is_some() {
+        if args.detach {
+            let why = only_here.map_or("what outlives a job of CI is killed".to_owned(), |path| {
+                format!("no other process can open {}", path.display())
+            });
+            let text = format!("--detach does nothing: {why}");
+            output::tell(&words::line("warning", &words::fair(), &text));
+        }
         let session = super::session(global.format, args.junit.as_deref())?;
         let result = build(&session, &global.dir, project, &args).await;
         return super::conclude(&session.hub, |code| *code, result).await;
@@ -45,15 +54,14 @@ pub(super) async fn run(global: &Global, args: Build, viewer: Option<StdStream>)
         logout,
     )?;
     let purpose = if args.detach { Purpose::Begin } else { Purpose::Build };
-    let terminal = Terminal::new(global.format, Some(AGAIN));
-    let seen = watch(stream, signals, &terminal, purpose).await?;
-    super::runs::after(global, &terminal, seen, || supervisor.ended())
+    let terminal = Terminal::new(global.format, Some(AGAIN.to_owned()));
+    let seen = watch(stream, signals, &terminal, global.format, purpose).await?;
+    super::runs::after(global, &terminal, seen, None, || supervisor.ended())
 }
 
-/// Whether another process finds the same in the file: a pipe can be read only once, and what this process has open, such
-/// as its standard input, is another's in another process.
-fn can_be_read_again(file: &Path) -> bool {
-    file.is_file() && !["/dev", "/proc"].iter().any(|own| file.starts_with(own))
+/// Whether a path names what this process has open, such as its standard input: it is something else to another process.
+fn is_own(path: &Path) -> bool {
+    ["/proc", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"].iter().any(|own| path.starts_with(own))
 }
 
 /// Builds for a viewer that may leave at any time.

@@ -112,7 +112,7 @@ fn tell_waiting(holder: &str) {
 /// command tells people, and prints one value. Boot tests' results go to `junit` too.
 fn session(format: Format, junit: Option<&Path>) -> Result<Session, RunError> {
     let (hub, wishes) = Hub::new();
-    let terminal: Arc<dyn Reporter> = Arc::new(Terminal::new(format, Some(AGAIN)));
+    let terminal: Arc<dyn Reporter> = Arc::new(Terminal::new(format, Some(AGAIN.to_owned())));
     assemble(vec![terminal, Arc::new(hub.clone())], junit, hub, wishes, place(), None)
 }
 

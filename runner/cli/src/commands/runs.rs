@@ -38,9 +38,11 @@ pub(super) async fn attach(global: &Global, args: &Attach) -> Result<u8, RunErro
     let view = find(global, args.which.run.as_deref())?;
     match view.connect() {
         Ok(stream) => {
-            let terminal = Terminal::new(global.format, Some("isokiln cancel --now"));
-            let seen = watch(stream, Signals::catch()?, &terminal, Purpose::Look).await?;
-            after(global, &terminal, seen, || GONE.to_owned())
+            let run = view.name();
+            let stop_now = format!("isokiln cancel --now{}", which(global, Some(&run)));
+            let terminal = Terminal::new(global.format, Some(stop_now));
+            let seen = watch(stream, Signals::catch()?, &terminal, global.format, Purpose::Look).await?;
+            after(global, &terminal, seen, Some(run), || GONE.to_owned())
         }
         Err(source) => {
             let report = view.report(&SystemClock);
@@ -55,14 +57,25 @@ pub(super) async fn attach(global: &Global, args: &Attach) -> Result<u8, RunErro
 /// How a process ends that leaves no word.
 const GONE: &str = "its process was killed, or the machine went down";
 
-/// What a viewing comes to; `how` tells how the other process has ended.
+/// Arguments that name a run again.
+fn which(global: &Global, run: Option<&str>) -> String {
+    let mut which = run.map(|run| format!(" {run}")).unwrap_or_default();
+    if global.dir != Path::new(DEFAULT_DIR) {
+        which.push_str(&format!(" --dir {}", global.dir.display()));
+    }
+    which
+}
+
+/// What a viewing comes to, of the run that was asked for, if one was; `how` tells how the other process has ended.
 pub(super) fn after(
     global: &Global,
     terminal: &Terminal,
     seen: Seen,
+    run: Option<String>,
     how: impl FnOnce() -> String,
 ) -> Result<u8, RunError> {
-    let run = seen.run.map(|run| run.to_string());
+    terminal.rest();
+    let run = seen.run.map(|run| run.to_string()).or(run);
     match seen.end {
         End::Ended(ending) => {
             if let Some(problem) = &ending.problem {
@@ -71,10 +84,7 @@ pub(super) fn after(
             Ok(ending.exit_code)
         }
         End::Left(code) => {
-            let mut which = run.map(|run| format!(" {run}")).unwrap_or_default();
-            if global.dir != Path::new(DEFAULT_DIR) {
-                which.push_str(&format!(" --dir {}", global.dir.display()));
-            }
+            let which = which(global, run.as_deref());
             output::tell(&if seen.is_stopping {
                 format!("the build is being stopped: isokiln attach{which} shows it again")
             } else {
@@ -102,12 +112,11 @@ fn replay(
     how: impl FnOnce() -> String,
 ) -> Result<u8, RunError> {
     let mut problem = None;
-    for (index, (at, event)) in view.events().enumerate() {
-        if index >= told {
+    // What was told is counted from the beginning of the run.
+    let is_before = |event: &Event| told > 0 && !matches!(event, Event::RunStarted { .. });
+    for (index, (at, event)) in view.events().skip_while(|(_, event)| is_before(event)).enumerate() {
+        if index >= told && !output::Reader::of(format).has_left() {
             terminal.event(&event, at);
-        }
-        if output::is_lost() {
-            return Ok(exit::OK);
         }
         if let Event::RunFinished { error: Some(message), causes, hint, .. } = event {
             problem = Some(Problem { message, causes, hint, ..Problem::default() });
@@ -336,7 +345,7 @@ async fn follow_all(view: &RunView) -> Result<u8, RunError> {
         let stages = report.record.stages.iter().filter(|stage| stage.state != StageState::Hit);
         let next = stages.map(|stage| &stage.stage).find(|stage| !told.contains(stage)).cloned();
         match next {
-            _ if output::is_lost() => return Ok(exit::OK),
+            _ if output::STDOUT.has_left() => return Ok(exit::OK),
             Some(stage) => {
                 output::tell(&words::line("log", &words::faint(), stage.as_str()));
                 print_log(view, &stage, true).await;
@@ -371,7 +380,7 @@ async fn print_log(view: &RunView, stage: &StageName, follow: bool) {
             copy(&mut file);
             opened = Some((file, inode));
         }
-        if !(follow && runs) || output::is_lost() {
+        if !(follow && runs) || output::STDOUT.has_left() {
             return;
         }
         tokio::time::sleep(PAUSE).await;
@@ -390,7 +399,7 @@ fn copy(file: &mut File) {
     let mut bytes = vec![0; PIECE];
     let mut rest: Vec<u8> = Vec::new();
     while let Ok(count @ 1..) = file.read(&mut bytes)
-        && !output::is_lost()
+        && !output::STDOUT.has_left()
     {
         if !is_terminal {
             output::print_bytes(&bytes[..count]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use isokiln_core::digest::DiffId;
 use isokiln_core::image::Checkpoint;
@@ -72,8 +72,7 @@ impl Session {
                     report.volumes.push(volume.name().to_owned());
                 } else {
                     let name = volume.name();
-                    self.events
-                        .warn(format!("volume {name} is in use and stays; isokiln runs lists what runs"));
+                    self.events.warn(format!("volume {name} stays: a run or another container is using it"));
                 }
             }
         }
@@ -85,23 +84,11 @@ impl Session {
                 }
             }
             if let Some(home) = &home {
-                let _none_begins = home.runs().exists().then(|| home.hold_runs()).transpose()?;
-                let living = home.living_runs();
-                for run in &living {
-                    self.events.warn(format!("run {run} goes on, and its folder stays"));
+                for path in self.remove_runs(home)? {
+                    report.folders.push(path.display().to_string());
                 }
-                // Those who wait for this lock have a folder already.
-                let own = home.own().flat_map(|path| {
-                    if path == home.runs() && !living.is_empty() { home.run_folders() } else { vec![path] }
-                });
-                let is_needed = |path: &Path| {
-                    let run = path.file_name().and_then(|name| name.to_str()?.parse::<RunId>().ok());
-                    path.parent() == Some(&home.runs()) && run.is_some_and(|run| living.contains(&run))
-                };
-                for path in own.filter(|path| !is_needed(path)) {
-                    let is_folder = path.symlink_metadata().is_ok_and(|facts| facts.is_dir());
-                    let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-                    removed.map_err(|source| RunError::Folder { path: path.clone(), source })?;
+                for path in home.own().filter(|path| *path != home.runs()) {
+                    remove(&path)?;
                     report.folders.push(path.display().to_string());
                 }
                 // Succeeds only if nothing else is in it.
@@ -110,6 +97,27 @@ impl Session {
         }
         drop(lock);
         Ok(report)
+    }
+
+    /// Removes the folders of runs, but for those that live: boot tests, and builds that wait for the lock; gives what went.
+    fn remove_runs(&self, home: &Home) -> Result<Vec<PathBuf>, RunError> {
+        let runs = home.runs();
+        if !runs.exists() {
+            return Ok(Vec::new());
+        }
+        let _none_begins = home.hold_runs()?;
+        let living = home.living_runs();
+        for run in &living {
+            self.events.warn(format!("run {run} goes on, and its folder stays"));
+        }
+        if living.is_empty() {
+            remove(&runs)?;
+            return Ok(vec![runs]);
+        }
+        let is_needed = |path: &PathBuf| living.iter().any(|run| path.ends_with(run.as_str()));
+        let gone: Vec<_> = home.run_folders().into_iter().filter(|path| !is_needed(path)).collect();
+        gone.iter().try_for_each(|path| remove(path))?;
+        Ok(gone)
     }
 
     /// Removes all builder images from the engine; gives their names. The next build makes one anew.
@@ -173,6 +181,13 @@ impl Session {
         destroyed.map_err(RunError::sandbox(failed()))?;
         Ok(Some(bytes))
     }
+}
+
+/// Removes a file, a link or a folder with all that is in it.
+fn remove(path: &Path) -> Result<(), RunError> {
+    let is_folder = path.symlink_metadata().is_ok_and(|facts| facts.is_dir());
+    let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.map_err(|source| RunError::Folder { path: path.to_owned(), source })
 }
 
 /// What a collection removed, or would remove.

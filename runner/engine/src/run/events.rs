@@ -102,9 +102,10 @@ impl Events {
 
     /// Something happened.
     pub fn emit(&self, mut event: Event) {
+        // Held until all are told: whoever was told a part of what happened finds the rest in what is recorded.
+        let mut slot = if event.is_ephemeral() { None } else { self.recorder.lock().ok() };
         let now = self.clock.nanoseconds();
-        if !event.is_ephemeral()
-            && let Ok(mut slot) = self.recorder.lock()
+        if let Some(slot) = &mut slot
             && let Some(recorder) = slot.as_mut()
             && let Err((path, source)) = recorder.take(&event, now)
         {
@@ -116,7 +117,7 @@ impl Events {
                 *error = Some(format!("cannot write {}: {source}", path.display()));
             }
             let lost = Lost { stage: recorder.stage.take(), error: RunError::Folder { path, source } };
-            *slot = None;
+            **slot = None;
             *self.lost.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
             self.lost.told.notify_one();
         }

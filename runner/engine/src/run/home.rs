@@ -141,10 +141,12 @@ impl Home {
         let failed = |path: &Path, source| RunError::Folder { path: path.to_owned(), source };
         let _nobody_counts_runs = loop {
             fs::create_dir_all(&runs).map_err(|source| failed(&runs, source))?;
-            let guard = self.hold_runs()?;
             // `clean --all` may have removed it a moment ago.
-            if guard.is_of(&runs) {
-                break guard;
+            match FolderGuard::take(&runs) {
+                Ok(guard) if guard.is_of(&runs) => break guard,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(failed(&runs, source)),
             }
         };
         let mut now = i128::try_from(clock.nanoseconds()).unwrap_or(0);

@@ -190,8 +190,15 @@ impl RunView {
             record.absorb(&event);
             let ended =
                 |doing: &mut Vec<(String, String)>, name: &str| doing.retain(|(other, _)| other != name);
-            // Whatever a stage does next, it asks no more.
-            if !matches!(event, Event::Asking { .. } | Event::Note { .. } | Event::Warning { .. }) {
+            // Whatever a stage does next, it asks no more; what is said of it is not done by it.
+            let is_said = matches!(
+                event,
+                Event::Asking { .. }
+                    | Event::Note { .. }
+                    | Event::Warning { .. }
+                    | Event::StageReviewed { .. }
+            );
+            if !is_said {
                 question = question.filter(|(asking, _)| event.stage() != Some(asking));
             }
             if !matches!(event, Event::Note { .. } | Event::Warning { .. } | Event::Cancelling { .. }) {

@@ -449,3 +449,15 @@ fn a_stage_with_another_name_leaves_artifacts_of_that_name() {
     project.build(&[]).expect_code(0);
     assert_eq!(project.outcome(), "base hit, first done, two hit, inventory hit");
 }
+
+#[test]
+fn runs_that_are_young_enough_stay() {
+    let project = Project::tiny("");
+    for _ in 0..3 {
+        project.build(&[]).expect_code(0);
+    }
+    project.isokiln(&["gc", "--keep", "1", "--keep-for", "1d"]).expect_code(0).prints(" 0 runs (");
+    assert_eq!(project.runs().len(), 3);
+    project.isokiln(&["gc", "--keep", "1"]).expect_code(0).prints(" 2 runs (");
+    assert_eq!(project.runs().len(), 1);
+}

@@ -145,8 +145,9 @@ fn a_stop_that_somebody_has_wished_is_told_to_each_viewer_in_its_own_words() {
         (&cancelled["run"], &cancelled["state"]),
         (&project.runs()[0].as_str().into(), &"running".into())
     );
-    builder.wait_until_it_says("Ctrl-C again stops it now");
-    looker.wait_until_it_says("isokiln cancel --now stops it now");
+    builder.wait_until_it_says("press Ctrl-C again to stop now");
+    let run = project.runs().remove(0);
+    looker.wait_until_it_says(&format!("isokiln cancel --now {run} stops it now"));
     looker.signal(Signal::SIGINT);
     let left = looker.wait().expect_code(0);
     left.says("the build is being stopped").never_says("Ctrl-C").never_says("goes on:");

@@ -24,12 +24,12 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Tells a person, and with `--format json` also a program.
 pub(crate) struct Terminal {
     format: Format,
-    /// What a person here can do to stop at once what is stopping already.
-    stop_now: Option<String>,
     state: Mutex<State>,
 }
 
 struct State {
+    /// What a person here can do to stop at once what is stopping already.
+    stop_now: Option<String>,
     /// When what is being told was, in seconds since 1970.
     at: f64,
     bar: Option<ProgressBar>,
@@ -56,6 +56,7 @@ impl Terminal {
     pub(crate) fn new(format: Format, stop_now: Option<String>) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         let state = State {
+            stop_now,
             at: 0.0,
             bar: None,
             is_terminal,
@@ -65,7 +66,7 @@ impl Terminal {
             reviews: Vec::new(),
             width: 0,
         };
-        Self { format, stop_now, state: Mutex::new(state) }
+        Self { format, state: Mutex::new(state) }
     }
 }
 
@@ -86,9 +87,6 @@ impl Reporter for Terminal {
         if let Ok(mut state) = self.state.lock() {
             state.at = at;
             state.tell(event);
-            if let (Event::Cancelling { gracefully: true }, Some(way)) = (event, &self.stop_now) {
-                state.say(&line("", &faint(), &format!("{way} stops it now")));
-            }
         }
     }
 }
@@ -309,8 +307,12 @@ impl State {
             | Event::BootFinished { .. }
             | Event::BootCompared { .. } => self.boot(event),
             Event::Cancelling { gracefully } => {
-                let text = if *gracefully { "stopping at the next safe point" } else { "stopping now" };
-                self.say(&line("Cancel", &fair(), text));
+                let text = match (gracefully, &self.stop_now) {
+                    (true, Some(way)) => format!("stopping at the next safe point; {way}"),
+                    (true, None) => "stopping at the next safe point".to_owned(),
+                    (false, _) => "stopping now".to_owned(),
+                };
+                self.say(&line("Cancel", &fair(), &text));
             }
             Event::RunFinished { exit_code, seconds, .. } => {
                 self.end();

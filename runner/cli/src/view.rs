@@ -55,7 +55,7 @@ pub(crate) enum End {
 }
 
 /// What stops at once a build whose viewer has asked it to stop.
-pub(crate) const AGAIN: &str = "Ctrl-C again";
+pub(crate) const AGAIN: &str = "press Ctrl-C again to stop now";
 
 /// What a shell calls the end of a program by SIGHUP.
 const HUNG_UP: u8 = 129;

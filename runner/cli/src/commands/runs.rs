@@ -39,7 +39,7 @@ pub(super) async fn attach(global: &Global, args: &Attach) -> Result<u8, RunErro
     match view.connect() {
         Ok(stream) => {
             let run = view.name();
-            let stop_now = format!("isokiln cancel --now{}", which(global, Some(&run)));
+            let stop_now = format!("isokiln cancel --now{} stops it now", which(global, Some(&run)));
             let terminal = Terminal::new(global.format, Some(stop_now));
             let seen = watch(stream, Signals::catch()?, &terminal, global.format, Purpose::Look).await?;
             after(global, &terminal, seen, Some(run), || GONE.to_owned())

@@ -183,16 +183,16 @@ fn a_build_that_waits_is_told_and_survives_a_clean_of_everything() {
 #[test]
 fn a_pipeline_on_standard_input_is_built_by_the_process_that_has_it() {
     let project = Project::tiny("");
-    // Kinds are looked for beside the file: it has none of its own. Its mirror answers nothing.
+    // Kinds are looked for beside the file: it has none of its own. No archive has the suite.
     project.write(
         "pipeline.toml",
-        "name = \"standard\"\n[system]\ndistribution = \"debian\"\nsuite = \"trixie\"\n\
-         mirrors = [\"http://127.0.0.1:9/debian\"]\n[[stage]]\nname = \"base\"\nuses = \"bootstrap\"\n",
+        "name = \"standard\"\n[system]\ndistribution = \"debian\"\nsuite = \"nosuch\"\n\
+         [[stage]]\nname = \"base\"\nuses = \"bootstrap\"\n",
     );
     for file in ["/dev/stdin", "/proc/self/fd/0"] {
-        let script = format!("\"$0\" build {file} --no-test --recover=off <pipeline.toml");
-        let told = Finished::of(&mut shell(&project, &script)).expect_code(3);
-        told.says("Start standard").says("the run is this process").says("127.0.0.1");
+        let script = format!("\"$0\" build {file} --no-test <pipeline.toml");
+        let told = Finished::of(&mut shell(&project, &script)).expect_code(2);
+        told.says("Start standard").says("the run is this process").says("stage base cannot be planned");
     }
 }
 
